@@ -1,0 +1,187 @@
+"""The candidate's process: runs the candidate's cells, and calls their functions for the examiner.
+
+It stands alone beside codec.py and channel.py, so that nothing else of the course is needed, or can be seen, in the sandbox.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import traceback
+import types
+import warnings
+from pathlib import Path
+
+import msgpack
+from IPython.core.displayhook import DisplayHook
+from IPython.core.displaypub import DisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+from .channel import Channel, Closed
+from .codec import CannotCross, decode, encode
+
+MAX_TEXT = 20_000  # characters of a traceback or message that are kept
+MAX_DISPLAYS = 50
+KEPT_TYPES = {"text/plain": 100_000, "image/png": 4_000_000}  # what a display keeps, and the bytes it may have
+
+
+class Publisher(DisplayPublisher):
+    """Keeps what a cell displays."""
+
+    def publish(self, data, **_):
+        displays = self.shell.displays
+        kept = {kind: data[kind] for kind, limit in KEPT_TYPES.items() if kind in data and len(data[kind]) <= limit}
+        if kept and len(displays) < MAX_DISPLAYS:
+            displays.append(kept)
+
+
+class ResultHook(DisplayHook):
+    """Keeps the value of a cell's last expression."""
+
+    def write_output_prompt(self):
+        pass
+
+    def write_format_data(self, format_dict, md_dict=None):
+        self.shell.display_pub.publish(format_dict)
+
+
+class Shell(InteractiveShell):
+    """IPython without a terminal: displays and errors are kept for the reply."""
+
+    def init_display_pub(self):
+        self.displays = []
+        self.failure = None
+        self.display_pub = Publisher(parent=self, shell=self)
+
+    def init_displayhook(self):
+        super().init_displayhook()
+        self.displayhook = ResultHook(parent=self, shell=self, cache_size=0)
+        self.display_trap.hook = self.displayhook
+
+    def _showtraceback(self, etype, evalue, stb):
+        self.failure = {
+            "name": getattr(etype, "__name__", "Error"),
+            "message": text(evalue),
+            "traceback": "\n".join(map(str, stb))[-MAX_TEXT:],
+        }
+
+
+class Kernel:
+    """Answers the examiner's requests, one at a time."""
+
+    def __init__(self, channel: Channel):
+        self.channel = channel
+        self.busy = False
+        self.functions = {}  # number -> function that crossed
+        config = Config()
+        config.HistoryManager.enabled = False
+        config.InteractiveShell.colors = "nocolor"
+        self.shell = Shell.instance(config=config)
+        signal.signal(signal.SIGINT, self.on_interrupt)
+
+    def on_interrupt(self, *_):
+        if self.busy:
+            raise KeyboardInterrupt("the time limit was reached")
+
+    def serve(self) -> None:
+        with contextlib.suppress(Closed):
+            while True:
+                number, operation, arguments = msgpack.unpackb(self.channel.receive(), strict_map_key=False)
+                reply = self.answer(operation, arguments)
+                self.channel.send(msgpack.packb([number, reply]))
+
+    def answer(self, operation: str, arguments: dict) -> dict:
+        try:
+            self.busy = True
+            reply = {"run": self.run, "look_up": self.look_up, "call": self.call}[operation](**arguments)
+        except KeyboardInterrupt as error:
+            reply = {"error": describe(error)}
+        finally:
+            self.busy = False
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        return reply
+
+    def run(self, source: str) -> dict:
+        self.shell.displays, self.shell.failure = [], None
+        self.shell.run_cell(source, store_history=False)
+        return {"displays": self.shell.displays, "error": self.shell.failure}
+
+    def look_up(self, names: list[str]) -> dict:
+        return {name: self.find(name) for name in names if name in self.shell.user_ns}
+
+    def find(self, name: str) -> list:
+        value = self.shell.user_ns[name]
+        if isinstance(value, types.ModuleType):
+            return ["module", value.__name__]
+        try:
+            return ["value", encode(value, self.function_number)]
+        except CannotCross as error:
+            return ["opaque", str(error)]
+
+    def function_number(self, function) -> int:
+        self.functions[len(self.functions)] = function
+        return len(self.functions) - 1
+
+    def call(self, function: int, arguments: bytes) -> dict:
+        try:
+            positional, named = decode(arguments, self.functions.__getitem__)
+            return {"value": encode(self.functions[function](*positional, **named), self.function_number)}
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            return {"error": describe(error)}
+
+
+def describe(error: BaseException) -> dict:
+    """What the examiner is told of an exception: its builtin classes, message and traceback."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if frame.filename != __file__]
+    lines = [*traceback.format_list(theirs), *traceback.format_exception_only(error)]
+    return {
+        "name": type(error).__name__,
+        "classes": [base.__name__ for base in type(error).__mro__ if base.__module__ == "builtins"],
+        "message": text(error),
+        "traceback": "".join(lines)[-MAX_TEXT:],
+    }
+
+
+def text(value: object) -> str:
+    try:
+        return str(value)[:MAX_TEXT]
+    except Exception:
+        return ""
+
+
+def limit_resources(limits: dict) -> None:
+    """Set this process's limits for good: without privileges a hard limit cannot be raised again."""
+    for name, value in limits.items():
+        kind = getattr(resource, name)
+        _, hard = resource.getrlimit(kind)
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (value, value))
+
+
+def main() -> None:
+    setup = json.loads(sys.argv[1])
+    channel = Channel(socket.socket(fileno=setup["descriptor"]), setup["reply_bytes"])
+    files = msgpack.unpackb(channel.receive())
+    for name, data in files.items():
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    limit_resources(setup["rlimits"])
+    sys.path.insert(0, os.getcwd())
+    warnings.filterwarnings("ignore", message=".*HistoryManager.*")
+    kernel = Kernel(channel)
+    channel.send(msgpack.packb([0, {}]))
+    kernel.serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Plugs the examiner into nbgrader: where nbgrader would run a submission and its tests in one kernel, the examiner examines it.
+
+`configure(c)` in a course's nbgrader_config.py is all that is needed; `nbgrader autograde`, the formgrader's button and
+`course grade` then give the same scores. Formgrader, generate_feedback and export work on what is written as ever.
+"""
+
+from dataclasses import fields
+
+import nbformat
+from nbconvert.preprocessors import ClearMetadataPreprocessor, CSSHTMLHeaderPreprocessor
+from nbgrader.api import Gradebook
+from nbgrader.coursedir import CourseDirectory
+from nbgrader.preprocessors import (
+    AssignLatePenalties,
+    CheckCellMetadata,
+    ClearHiddenTests,
+    ClearMarkScheme,
+    GetGrades,
+    IgnorePattern,
+    LimitOutput,
+    NbGraderPreprocessor,
+    SaveAutoGrades,
+)
+from traitlets import Dict, List, Unicode
+from traitlets.config import Config
+
+from .exam import Exam, support_files
+from .examine import Examination, examine
+from .sandbox import ABSENT, Limits
+
+LIMIT_NAMES = [field.name for field in fields(Limits)]
+
+
+class Examine(NbGraderPreprocessor):
+    """Examines the notebook, or records an examination that was made before, and puts the outputs into it."""
+
+    sandbox = Unicode("bubblewrap", help="'bubblewrap', or 'none' for no protection.").tag(config=True)
+    limits = Dict({}, help=f"Changes to the limits of a submission: {', '.join(LIMIT_NAMES)}.").tag(config=True)
+    absent = List(Unicode(), list(ABSENT), help="Modules that a submission cannot import.").tag(config=True)
+
+    # (student, assignment, notebook) -> an examination that is at hand already
+    ready: dict[tuple[str, str, str], tuple[Exam, Examination]] = {}  # noqa: RUF012 (shared on purpose)
+
+    def preprocess(self, nb, resources):
+        place = resources["nbgrader"]
+        key = (place["student"], place["assignment"], place["notebook"])
+        exam, examination = self.ready.get(key) or self._examine(nb, *key)
+        examination.write_to(nb, exam)
+        return nb, resources
+
+    def _examine(self, nb, student: str, assignment: str, notebook: str) -> tuple[Exam, Examination]:
+        coursedir = self.parent.parent.coursedir
+        exam = load_exam(coursedir, assignment, notebook)
+        files = support_files(coursedir.format_path(coursedir.submitted_directory, student, assignment))
+        return exam, examine(nb, exam, files, **self.settings)
+
+    @property
+    def settings(self) -> dict:
+        """The keyword arguments of `examine` that this configuration asks for."""
+        return {"sandbox": self.sandbox, "limits": Limits(**self.limits), "absent": tuple(self.absent)}
+
+
+def load_exam(coursedir: CourseDirectory, assignment: str, notebook: str) -> Exam:
+    """The exam of a notebook in a course directory: the gradebook's cells, and the files that release/ gives out."""
+    source = coursedir.format_path(coursedir.source_directory, ".", assignment)
+    original = nbformat.read(f"{source}/{notebook}.ipynb", as_version=4)
+    files = support_files(coursedir.format_path(coursedir.release_directory, ".", assignment))
+    with Gradebook(coursedir.db_url, coursedir.course_id) as gradebook:
+        return Exam.from_gradebook(gradebook, assignment, notebook, original, files)
+
+
+def configure(config: Config) -> None:
+    """Set nbgrader's options so that it grades through the examiner, and keeps from candidates what is not theirs."""
+    config.Autograde.autograde_preprocessors = [
+        Examine,
+        IgnorePattern,
+        ClearMetadataPreprocessor,
+        LimitOutput,
+        SaveAutoGrades,
+        AssignLatePenalties,
+        CheckCellMetadata,
+    ]
+    config.GenerateFeedback.preprocessors = [GetGrades, ClearHiddenTests, ClearMarkScheme, CSSHTMLHeaderPreprocessor]
+    config.OverwriteCells.add_missing_cells = True
+    # the text of a question holds its answers: nbgrader would copy it beside the notebooks
+    config.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "feedback", "q[0-9][0-9]_*.py"]

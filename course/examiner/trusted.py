@@ -1,0 +1,154 @@
+"""Runs the instructor's cells in the examiner's own process; names that the candidate defined are borrowed by value or as proxies."""
+
+import ast
+import builtins
+import contextlib
+import dis
+import io
+import signal
+import time
+import traceback
+import types
+
+import nbformat.v4 as nbf
+from nbformat import NotebookNode
+
+from .candidate import Candidate, CandidateFailure
+from .exam import Exam, ExamCell
+
+GRACE_SECONDS = 5.0  # past its limit, a cell that waits for nothing of the candidate's is stopped
+MAX_MESSAGE = 4_000  # characters
+
+
+class Overtime(BaseException):
+    """The test itself, not the candidate's code, ran too long; no test can catch it by accident."""
+
+
+class TrustedCells:
+    """The instructor's cells of one exam, run in order in one namespace."""
+
+    def __init__(self, exam: Exam, candidate: Candidate):
+        self.exam = exam
+        self.candidate = candidate
+        self.namespace = {"__name__": "__main__"}
+        self.needed: set[str] = set()  # global names that the cells so far read
+        self.bound: set[str] = set()  # global names that the cells so far bind
+        self.borrowed: set[str] = set()
+        self.failures: dict[str, str] = {}  # source of a candidate's cell -> why it failed
+
+    def run(self, cell: ExamCell) -> list[NotebookNode]:
+        """The outputs of one cell: what was printed, a last expression's value, or the error that says why it failed."""
+        printed = io.StringIO()
+        self.candidate.deadline = time.monotonic() + self.candidate.limits.cell_seconds
+        try:
+            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+                value = self._execute(cell)
+        except (Exception, SystemExit, Overtime) as error:
+            return [*_stream(printed.getvalue() + self._candidate_output()), self._error(cell, error)]
+        outputs = _stream(printed.getvalue())
+        if value is not None:
+            outputs.append(nbf.new_output("execute_result", {"text/plain": repr(value)}))
+        return outputs
+
+    def _execute(self, cell: ExamCell) -> object:
+        tree = ast.parse(cell.source)
+        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+        body = compile(tree, cell.grade_id, "exec")
+        expression = compile(ast.Expression(last.value), cell.grade_id, "eval") if last else None
+        with time_limit(self.candidate.limits.cell_seconds + GRACE_SECONDS):
+            self._provide([body, expression] if expression else [body])
+            exec(body, self.namespace)
+            return eval(expression, self.namespace) if expression else None
+
+    def _provide(self, codes: list[types.CodeType]) -> None:
+        """Put into the namespace what the cells read and none of them binds: imports, and the candidate's names."""
+        for code in codes:
+            read, bound = global_names(code)
+            self.needed |= read
+            self.bound |= bound
+        missing = {name for name in self.needed - self.bound if not hasattr(builtins, name)}
+        for name in self.borrowed:
+            self.namespace.pop(name, None)
+        for name in missing & set(self.exam.imports):
+            with contextlib.suppress(ImportError):  # then the test says what it misses
+                exec(self.exam.imports[name], self.namespace)
+        self.borrowed = {name for name in missing if name not in self.namespace}
+        if self.borrowed:
+            for name, (kind, value) in self.candidate.look_up(self.borrowed).items():
+                self.namespace[name] = self._borrow(name, kind, value)
+
+    @staticmethod
+    def _borrow(name: str, kind: str, value: object) -> object:
+        if kind == "value":
+            return value
+        if kind == "module":
+            raise CandidateFailure(
+                f"`{name}` is the module {value} in the submission; the test must import what it uses"
+            )
+        raise CandidateFailure(f"`{name}`: {value}")
+
+    def _candidate_output(self) -> str:
+        parts = self.candidate.printed().values()
+        return "".join(part[:MAX_MESSAGE] for part in parts)
+
+    def _error(self, cell: ExamCell, error: BaseException) -> NotebookNode:
+        message = self._message(cell, error)
+        details = getattr(error, "candidate_traceback", "")
+        name = type(error).__name__
+        lines = [f"{name}: {message}", *(["", "In the submission:", details] if details else [])]
+        return nbf.new_output("error", ename=name, evalue=message, traceback=lines)
+
+    def _message(self, cell: ExamCell, error: BaseException) -> str:
+        if isinstance(error, NameError) and error.name in self.borrowed:
+            return f"the submission defines no `{error.name}`" + self._why_undefined(error.name)
+        if isinstance(error, NotImplementedError) and not str(error):
+            return "not implemented"
+        if isinstance(error, Overtime):
+            return f"the test ran longer than {self.candidate.limits.cell_seconds:g} s"
+        message = str(error)[:MAX_MESSAGE]
+        if message:
+            return message
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == cell.grade_id]
+        if not lines or cell.hides(lines[-1]):
+            return "a hidden test failed"
+        return f"this does not hold: {cell.source.splitlines()[lines[-1] - 1].strip()}"
+
+    def _why_undefined(self, name: str) -> str:
+        reasons = [why for source, why in self.failures.items() if name in source or why.startswith("Stopped")]
+        return f"; its cell failed: {'; '.join(reasons)}" if reasons else ""
+
+
+def global_names(code: types.CodeType, top: bool = True) -> tuple[set[str], set[str]]:
+    """The global names that a code object, with all inside it, reads, and those that it binds."""
+    read, bound = set(), set()
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_NAME", "LOAD_GLOBAL"):
+            read.add(instruction.argval)
+        elif instruction.opname == "STORE_GLOBAL" or (top and instruction.opname == "STORE_NAME"):
+            bound.add(instruction.argval)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            inner_read, inner_bound = global_names(constant, top=False)
+            read |= inner_read
+            bound |= inner_bound
+    return read, bound
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float):
+    """Raise Overtime in the main thread after some seconds."""
+
+    def stop(*_):
+        raise Overtime
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _stream(text: str) -> list[NotebookNode]:
+    return [nbf.new_output("stream", name="stdout", text=text)] if text else []
