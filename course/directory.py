@@ -1,4 +1,4 @@
-"""nbgrader's course directory: its configuration, with the examiner plugged in whether or not the course's own file does so."""
+"""nbgrader's course directory: its configuration, with the examiner always plugged in."""
 
 from pathlib import Path
 

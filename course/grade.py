@@ -1,7 +1,7 @@
-"""`course grade`: examines every submission of a course directory on a Dask cluster, and records what nbgrader would record.
+"""`course grade`: examines every submission of a course directory on a Dask cluster, and records it as nbgrader would.
 
-Workers examine and return; this process alone writes the gradebook and autograded/. A submission that was examined before, by
-the same tests, is left as it is, so that a run that was killed goes on where it stopped.
+Workers examine and return; this process alone writes the gradebook and autograded/. A submission that was examined
+before, by the same tests, is left as it is, so that a run that was killed goes on where it stopped.
 """
 
 import contextlib
@@ -87,8 +87,8 @@ def grade(
 ) -> list[Outcome]:
     """Grade the submissions of a course directory, and return what became of each, sorted.
 
-    `assignments` are full names (None: all), `student` one candidate's id. Raises GradeError if there is nothing to grade or
-    the gradebook does not know an assignment, SandboxError if candidates' code cannot be run safely.
+    `assignments` are full names (None: all), `student` one candidate's id. Raises GradeError if there is nothing to
+    grade or the gradebook does not know an assignment, SandboxError if candidates' code cannot be run safely.
     """
     config = load_config(course_dir)
     if sandbox:
@@ -131,9 +131,9 @@ def find_submissions(
     found = []
     for path in glob.glob(coursedir.format_path(step, "*", "*")):
         match = pattern.fullmatch(path)
-        if match and Path(path).is_dir() and (not assignments or match["assignment"] in assignments):
-            if student in (None, match["student"]):
-                found.append((match["student"], match["assignment"]))
+        if match and Path(path).is_dir():
+            found.append((match["student"], match["assignment"]))
+    found = [(who, what) for who, what in found if student in (None, who) and (not assignments or what in assignments)]
     if not found:
         wanted = coursedir.format_path(step, student or "*", ",".join(assignments or "*"))
         raise GradeError(f"there is no submission at {wanted}")

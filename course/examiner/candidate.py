@@ -1,4 +1,4 @@
-"""The examiner's view of a candidate's process: it runs cells and calls functions, within limits, and survives what they do."""
+"""The examiner's view of a candidate's process: it runs cells and calls functions, within limits."""
 
 import base64
 import binascii
@@ -18,6 +18,7 @@ from .sandbox import ABSENT, Limits, Sandboxed, start
 
 GRACE_SECONDS = 2.0  # between the request to stop and the kill
 START_SECONDS = 60.0
+STOPPED = "Stopped"  # the name of the error of a cell that did not come to its end
 
 
 class CandidateFailure(Exception):
@@ -34,7 +35,7 @@ class CellRun:
 
 
 class RemoteFunction:
-    """Stands in the examiner's process for a function of the candidate's: a call runs there, data comes back by value."""
+    """Stands in the examiner's process for a candidate's function: a call runs there, data comes back by value."""
 
     def __init__(self, candidate: "Candidate", process: "Process", number: int):
         self.candidate, self.process, self.number = candidate, process, number
@@ -251,7 +252,7 @@ def _own_function_number(function: object) -> int:
 
 
 def _error(failure: CandidateFailure) -> dict[str, str]:
-    return {"name": "Stopped", "message": str(failure), "traceback": str(failure)}
+    return {"name": STOPPED, "message": str(failure), "traceback": str(failure)}
 
 
 def _texts(error: dict) -> dict[str, str]:

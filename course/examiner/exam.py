@@ -1,4 +1,4 @@
-"""The exam: the instructor's own cells of a notebook, from the gradebook or from the instructor's notebook, never from a submission."""
+"""The exam: the instructor's own cells, from the gradebook or the instructor's notebook, never from a submission."""
 
 import ast
 import dataclasses

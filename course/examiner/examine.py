@@ -1,4 +1,4 @@
-"""Examines one submitted notebook: the candidate's cells in the sandbox, the instructor's tests in a trusted process of their own."""
+"""Examines a submitted notebook: the candidate's cells in the sandbox, the tests in a process of their own."""
 
 import hashlib
 import multiprocessing
@@ -14,7 +14,7 @@ from nbgrader.utils import determine_grade
 
 from .candidate import Candidate, CellRun
 from .exam import Exam, ExamCell
-from .sandbox import ABSENT, Limits
+from .sandbox import ABSENT, DEFAULT_LIMITS, Limits
 from .trusted import TrustedCells
 
 EXPERIMENT = "experiment"  # tag of cells that grading does not run
@@ -85,7 +85,7 @@ def examine(
     files: dict[str, bytes] | None = None,
     *,
     sandbox: str = "bubblewrap",
-    limits: Limits = Limits(),
+    limits: Limits = DEFAULT_LIMITS,
     absent: tuple[str, ...] = ABSENT,
 ) -> Examination:
     """Examine a submission in a process of its own; `files` are the submission's support files.
@@ -152,7 +152,7 @@ def _examine_here(notebook, exam, files, sandbox, limits, absent) -> Examination
             else:
                 run = candidate.run(cell.source)
                 if run.error:
-                    trusted.failures[cell.source] = f"{run.error['name']}: {run.error['message']}"
+                    trusted.failures[cell.source] = run.error
                 runs.append(_outputs(run))
     verdicts = [_verdict(cell, outputs[cell.grade_id]) for cell in exam.cells if cell.is_test]
     digest = submission_digest(notebook, exam)

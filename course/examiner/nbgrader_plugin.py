@@ -1,4 +1,4 @@
-"""Plugs the examiner into nbgrader: where nbgrader would run a submission and its tests in one kernel, the examiner examines it.
+"""Plugs the examiner into nbgrader, in the place where it would run a submission and its tests in one kernel.
 
 `configure(c)` in a course's nbgrader_config.py is all that is needed; `nbgrader autograde`, the formgrader's button and
 `course grade` then give the same scores. Formgrader, generate_feedback and export work on what is written as ever.

@@ -1,9 +1,11 @@
 """Where a candidate's process runs: inside bubblewrap, or, if it is asked for, with no protection at all.
 
-In the sandbox there is no network, no file of the host but the Python installation and the system's libraries (read-only), one
-scratch folder in memory, no environment variable, no other process, no privilege. The modules that hold the answers are absent.
+In the sandbox there is no network, no file of the host but the Python installation and the system's libraries
+(read-only), one scratch folder in memory, no environment variable, no other process, no privilege. The modules that
+hold the answers are absent.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -16,8 +18,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 INSIDE = Path(__file__).parent / "inside"  # the only part of the course that the sandbox holds
 NOBODY = 65534
+KILL_SECONDS = 5.0
 MiB, GiB = 1 << 20, 1 << 30
 
 ABSENT = ("quant_kernels", "course", "gguf", "llama_cpp", "bitsandbytes", "torchao", "nbgrader")
@@ -55,6 +60,9 @@ class Limits:
         }
 
 
+DEFAULT_LIMITS = Limits()
+
+
 @dataclass
 class Sandboxed:
     """A started candidate's process: bubblewrap's (or its own) process and our end of the connection."""
@@ -64,11 +72,15 @@ class Sandboxed:
     folder: tempfile.TemporaryDirectory
 
     def kill(self) -> None:
-        """End the process, and with it everything that it started."""
-        try:
+        """End the process, and with it everything that it started; returns when all of it is gone."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            tree = psutil.Process(self.process.pid).children(recursive=True)
+            for process in tree:  # the first child of a process namespace takes all others with it
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(tree, timeout=KILL_SECONDS)
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
         self.connection.close()
         for stream in (self.process.stdout, self.process.stderr):
@@ -87,7 +99,7 @@ def check_sandbox(kind: str) -> None:
         raise SandboxError(
             f"bubblewrap is not installed (Debian: apt-get install bubblewrap; Linux only); install it, {advice}"
         )
-    command = [*_bubblewrap(Limits(), ()), sys.executable, "-c", "import sys"]
+    command = [*_bubblewrap(DEFAULT_LIMITS, ()), sys.executable, "-c", "import sys"]
     trial = subprocess.run(command, capture_output=True, text=True, timeout=60)
     if trial.returncode != 0:
         reason = trial.stderr.strip() or f"exit status {trial.returncode}"
@@ -165,7 +177,7 @@ def _bubblewrap(limits: Limits, binds: tuple[str, ...]) -> list[str]:
         elif os.path.exists(path):
             command += ["--ro-bind", path, path]
     for path in sorted({sys.prefix, sys.base_prefix, os.path.realpath(sys.prefix), os.path.realpath(sys.base_prefix)}):
-        command += _readable_parents(path) + ["--ro-bind", path, path]
+        command += [*_readable_parents(path), "--ro-bind", path, path]
     command += ["--proc", "/proc", "--dev", "/dev", "--perms", "0755", "--dir", "/opt"]
     command += ["--perms", "0755", "--dir", "/opt/examiner"]
     scratch = ["--perms", "1777", "--size", str(limits.scratch_bytes), "--tmpfs"]

@@ -1,4 +1,4 @@
-"""Runs the instructor's cells in the examiner's own process; names that the candidate defined are borrowed by value or as proxies."""
+"""Runs the instructor's cells in the examiner's process; the candidate's names are borrowed, by value or as proxies."""
 
 import ast
 import builtins
@@ -13,7 +13,7 @@ import types
 import nbformat.v4 as nbf
 from nbformat import NotebookNode
 
-from .candidate import Candidate, CandidateFailure
+from .candidate import STOPPED, Candidate, CandidateFailure
 from .exam import Exam, ExamCell
 
 GRACE_SECONDS = 5.0  # past its limit, a cell that waits for nothing of the candidate's is stopped
@@ -34,20 +34,21 @@ class TrustedCells:
         self.needed: set[str] = set()  # global names that the cells so far read
         self.bound: set[str] = set()  # global names that the cells so far bind
         self.borrowed: set[str] = set()
-        self.failures: dict[str, str] = {}  # source of a candidate's cell -> why it failed
+        self.failures: dict[str, dict] = {}  # source of a candidate's cell -> its error
 
     def run(self, cell: ExamCell) -> list[NotebookNode]:
-        """The outputs of one cell: what was printed, a last expression's value, or the error that says why it failed."""
+        """The outputs of one cell: what was printed, a last expression's value, or the error that says why."""
         printed = io.StringIO()
         self.candidate.deadline = time.monotonic() + self.candidate.limits.cell_seconds
         try:
             with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
                 value = self._execute(cell)
+                text = None if value is None else repr(value)
         except (Exception, SystemExit, Overtime) as error:
             return [*_stream(printed.getvalue() + self._candidate_output()), self._error(cell, error)]
         outputs = _stream(printed.getvalue())
-        if value is not None:
-            outputs.append(nbf.new_output("execute_result", {"text/plain": repr(value)}))
+        if text is not None:
+            outputs.append(nbf.new_output("execute_result", {"text/plain": text}))
         return outputs
 
     def _execute(self, cell: ExamCell) -> object:
@@ -114,7 +115,10 @@ class TrustedCells:
         return f"this does not hold: {cell.source.splitlines()[lines[-1] - 1].strip()}"
 
     def _why_undefined(self, name: str) -> str:
-        reasons = [why for source, why in self.failures.items() if name in source or why.startswith("Stopped")]
+        errors = [error for source, error in self.failures.items() if name in source or error["name"] == STOPPED]
+        reasons = [
+            error["message"] if error["name"] == STOPPED else f"{error['name']}: {error['message']}" for error in errors
+        ]
         return f"; its cell failed: {'; '.join(reasons)}" if reasons else ""
 
 

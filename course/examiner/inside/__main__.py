@@ -1,6 +1,6 @@
 """The candidate's process: runs the candidate's cells, and calls their functions for the examiner.
 
-It stands alone beside codec.py and channel.py, so that nothing else of the course is needed, or can be seen, in the sandbox.
+It stands alone beside codec.py and channel.py: nothing else of the course is needed, or can be seen, in the sandbox.
 """
 
 import contextlib

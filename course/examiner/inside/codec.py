@@ -1,7 +1,8 @@
 """Values that cross the border between the examiner and a candidate's process, as bytes (msgpack).
 
-Only plain data crosses, by value: None, bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict, range, slice,
-numpy arrays and scalars, torch tensors and dtypes. A function crosses as a number that its owner can look up.
+Only plain data crosses, by value: None, bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict,
+range, slice, numpy arrays and scalars, torch tensors and dtypes. A function crosses as a number that its owner
+can look up.
 Decoding runs no code of the sender's and allocates no more than the bytes that arrived.
 """
 

@@ -1,0 +1,68 @@
+# Needs Python 3.11 to 3.13 with pip and venv, and make. `make help` lists the targets.
+PYTHON ?= python3
+# Where pip finds torch; for the CPU build, the index that pytorch.org's "Get started" page names for it.
+TORCH_INDEX ?=
+
+BIN := .venv/bin
+SETUP := .venv/.complete
+TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
+ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
+
+# $(call need,PROGRAM,DEBIAN PACKAGE): install what is missing when root, else name it
+define need
+@command -v $(1) >/dev/null || { \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing $(2)"; apt-get update -qq && apt-get install -y -qq --no-install-recommends $(2) >/dev/null; \
+	else echo "this target needs $(2); on Debian: apt-get install $(2)"; exit 1; fi; }
+endef
+
+.PHONY: help setup demo lab test lint unit notebooks browser bench release
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: $(SETUP) ## make the virtual environment .venv
+
+$(SETUP): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed; this is {v[0]}.{v[1]}")'
+	@echo "setting up .venv (torch and JupyterLab: some minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[lab,dev]'
+	@touch $@
+
+demo: $(SETUP) ## grade a sample class in demo/: the whole way of a submission
+	$(call need,bwrap,bubblewrap)
+	@$(BIN)/course demo
+
+lab: $(SETUP) ## open JupyterLab on study/, your own copies of the notebooks
+	@$(BIN)/course study
+	@cd study && ../$(BIN)/jupyter lab $(ROOT_FLAG) start.ipynb
+
+release: $(SETUP) ## make release/ from source/
+	@$(BIN)/course build
+
+test: lint unit notebooks demo browser ## everything that must hold
+
+lint: $(SETUP) ## style
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+
+unit: $(SETUP) ## the unit tests
+	$(call need,bwrap,bubblewrap)
+	@$(BIN)/course fetch smollm2 >/dev/null
+	@$(BIN)/pytest -q
+
+notebooks: $(SETUP) ## release/ equals source/; all sample answers get what they deserve; the notebooks run
+	$(call need,bwrap,bubblewrap)
+	@$(BIN)/course build --check
+	@$(BIN)/course rehearse
+	@$(BIN)/course fetch smollm2 >/dev/null
+	@$(BIN)/pytest -q -m rehearsal
+
+browser: $(SETUP) ## a learner's first exercise, in JupyterLab in headless Chromium
+	$(call need,bwrap,bubblewrap)
+	$(call need,chromium,chromium)
+	@$(BIN)/pytest -q -m browser
+
+bench: $(SETUP) ## every claimed speed, beside its peers
+	@for script in benchmarks/bench_*.py; do echo "$$script"; $(BIN)/python $$script || exit 1; done

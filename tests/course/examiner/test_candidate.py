@@ -1,0 +1,140 @@
+"""The examiner's view of a candidate's process: cells, values, calls, limits, and life after death."""
+
+import time
+
+import pytest
+import torch
+
+from course.examiner.candidate import Candidate, CandidateError, CandidateFailure
+from course.examiner.sandbox import Limits
+
+LIMITS = Limits(cell_seconds=1.5, output_bytes=10_000, restarts=3)
+STUBBORN = "import time\nwhile True:\n    try:\n        time.sleep(0.1)\n    except BaseException:\n        pass"
+
+
+@pytest.fixture(params=["bubblewrap", "none"])
+def candidate(request):
+    with Candidate({}, request.param, LIMITS) as candidate:
+        yield candidate
+
+
+def function(candidate: Candidate, name: str):
+    candidate.deadline = time.monotonic() + candidate.limits.cell_seconds
+    return candidate.look_up({name})[name][1]
+
+
+def test_a_cell_gives_what_it_printed_displayed_and_raised(candidate):
+    run = candidate.run("import sys\nprint('out'); print('err', file=sys.stderr)\n1 + 1")
+    assert run.printed == {"stdout": "out\n", "stderr": "err\n"}
+    assert run.displays == [{"text/plain": "2"}] and run.error is None
+    run = candidate.run("1 / 0")
+    assert run.error["name"] == "ZeroDivisionError" and "1 / 0" in run.error["traceback"]
+    assert candidate.run("def f(:").error["name"] == "SyntaxError"
+
+
+def test_magics_work_and_displays_that_could_run_scripts_are_dropped(candidate):
+    candidate.run("%timeit -n1 -r1 pass")
+    run = candidate.run("from IPython.display import HTML, display\ndisplay(HTML('<script>alert(1)</script>'))")
+    assert run.displays == [{"text/plain": "<IPython.core.display.HTML object>"}]
+    forged = "from IPython.display import publish_display_data as p\np({'image/png': 'x\" onerror=\"alert(1)'})"
+    assert candidate.run(forged).displays == [{}]
+
+
+def test_names_are_looked_up_by_value(candidate):
+    candidate.run("import math\nx = {'a': [1, (2,)]}\nclass Thing: pass\nthing = Thing()\nf = lambda n: n + 1")
+    found = candidate.look_up({"x", "math", "thing", "f", "absent"})
+    assert found["x"] == ("value", {"a": [1, (2,)]}) and found["math"] == ("module", "math")
+    assert found["thing"][0] == "opaque" and "type Thing" in found["thing"][1]
+    assert found["f"][1](41) == 42 and "absent" not in found
+
+
+def test_tensors_go_and_come_by_value():
+    x = torch.arange(4.0)
+    with Candidate({}, "bubblewrap", Limits()) as candidate:
+        candidate.run("def twice(x, *, add=0):\n    x += x\n    return x + add")
+        assert function(candidate, "twice")(x, add=1).tolist() == [1, 3, 5, 7]
+    assert x.tolist() == [0, 1, 2, 3]  # the candidate changed a copy
+
+
+def test_functions_go_and_come_as_proxies(candidate):
+    candidate.run("def adder(n):\n    return lambda x: x + n\ndef apply(f, x):\n    return f(x)")
+    add = function(candidate, "adder")(2)
+    assert add(3) == 5
+    assert function(candidate, "apply")(add, 4) == 6
+    with pytest.raises(TypeError, match="cannot be passed to the candidate's process"):
+        function(candidate, "apply")(lambda x: x, 1)
+
+
+def test_exceptions_come_as_the_same_builtin_type(candidate):
+    candidate.run("class Mine(KeyError): pass\nclass Own(Exception): pass\ndef f(kind): raise kind_of[kind]('why')")
+    candidate.run("kind_of = dict(value=ValueError, mine=Mine, own=Own, stop=StopIteration, exit=SystemExit)")
+    expected_of = {"value": ValueError, "mine": KeyError, "own": CandidateError, "exit": CandidateError}
+    for kind, expected in expected_of.items():
+        with pytest.raises(expected, match="why") as caught:
+            function(candidate, "f")(kind)
+        assert "def f(kind)" in caught.value.candidate_traceback
+    with pytest.raises(CandidateError, match="StopIteration: why"):
+        list(map(function(candidate, "f"), ["stop"]))  # must not end the loop of a test
+
+
+def test_a_cell_over_its_time_is_stopped_and_the_state_kept(candidate):
+    candidate.run("x = 1")
+    assert "longer than the limit of 1.5 s for a cell" in candidate.run("while True: pass").error["message"]
+    assert candidate.run("print(x)").printed["stdout"] == "1\n"
+
+
+@pytest.mark.parametrize("fatal", [STUBBORN, "import os\nos._exit(3)", "import os\nos.kill(os.getpid(), 11)"])
+def test_a_dead_process_is_brought_back_to_where_it_was(candidate, fatal):
+    candidate.run("x = 1")
+    assert candidate.run(fatal).error["name"] == "Stopped"
+    assert candidate.run("print(x)").printed["stdout"] == "1\n"
+
+
+def test_the_ending_of_a_process_is_told(candidate):
+    assert "exit status 3" in candidate.run("import os\nos._exit(3)").error["message"]
+    assert "SIGSEGV" in candidate.run("import os\nos.kill(os.getpid(), 11)").error["message"]
+
+
+def test_a_process_that_keeps_dying_is_not_started_for_ever(candidate):
+    for _ in range(LIMITS.restarts + 1):
+        candidate.run("import os\nos._exit(3)")
+    assert "ended 4 times before" in candidate.run("print(1)").error["message"]
+
+
+def test_printing_without_end_is_stopped(candidate):
+    run = candidate.run("while True: print('again')")
+    assert "printed more than 10,000 bytes" in run.error["message"]
+    assert len(run.printed["stdout"]) < 200_000
+
+
+def test_limits_hold_inside_calls(candidate):
+    candidate.run(
+        "def forever(): \n    while True: pass\ndef chat():\n    while True: print('again')\ndef die():\n    exit_()"
+    )
+    candidate.run("import os\ndef exit_(): os._exit(1)")
+    for name, reason in (("forever", "longer than"), ("chat", "printed more"), ("die", "exit status 1")):
+        with pytest.raises(CandidateFailure, match=reason):
+            function(candidate, name)()
+
+
+def test_a_function_of_a_dead_process_says_so(candidate):
+    candidate.run("def f(): return 1")
+    f = function(candidate, "f")
+    candidate.run("import os\nos._exit(1)")
+    with pytest.raises(CandidateFailure, match="process that held this function has ended"):
+        f()
+    assert function(candidate, "f")() == 1
+
+
+@pytest.mark.parametrize(
+    "forged",
+    ["b'junk'", "b'\\x00' * 8 + b'{}'", "(2**60).to_bytes(8, 'big')", "(3).to_bytes(8, 'big') + b'\\x92\\x01\\x01'"],
+)
+def test_forged_replies_gain_nothing(candidate, forged):
+    candidate.run("def f(): return 1")
+    run = candidate.run(
+        "import os, stat\nfor n in range(3, 40):\n    try:\n        if stat.S_ISSOCK(os.fstat(n).st_mode):\n"
+        f"            os.write(n, {forged})\n    except OSError: pass"
+    )
+    assert run.error is not None or run.displays == []
+    assert function(candidate, "f")() == 1
