@@ -115,12 +115,12 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def run_build(options: argparse.Namespace) -> int:
-    from .build import build, find_assignments
+    from .build import build
     from .gates import check_release
 
-    names = find_assignments(options.assignments or None, ROOT / "source")
+    names = options.assignments or None
     if options.check:
-        problems = check_release(ROOT / "source", options.course_dir / "release", names)
+        problems = check_release(names, source_dir=ROOT / "source", course_dir=options.course_dir)
         for problem in problems:
             console.print(problem, markup=False, highlight=False, soft_wrap=True)
         return 1 if problems else 0

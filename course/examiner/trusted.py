@@ -63,10 +63,12 @@ class TrustedCells:
 
     def _provide(self, codes: list[types.CodeType]) -> None:
         """Put into the namespace what the cells read and none of them binds: imports, and the candidate's names."""
+        asked = set()  # names that this cell itself reads
         for code in codes:
             read, bound = global_names(code)
-            self.needed |= read
+            asked |= read
             self.bound |= bound
+        self.needed |= asked
         missing = {name for name in self.needed - self.bound if not hasattr(builtins, name)}
         for name in self.borrowed:
             self.namespace.pop(name, None)
@@ -76,17 +78,11 @@ class TrustedCells:
         self.borrowed = {name for name in missing if name not in self.namespace}
         if self.borrowed:
             for name, (kind, value) in self.candidate.look_up(self.borrowed).items():
-                self.namespace[name] = self._borrow(name, kind, value)
-
-    @staticmethod
-    def _borrow(name: str, kind: str, value: object) -> object:
-        if kind == "value":
-            return value
-        if kind == "module":
-            raise CandidateFailure(
-                f"`{name}` is the module {value} in the submission; the test must import what it uses"
-            )
-        raise CandidateFailure(f"`{name}`: {value}")
+                if kind == "value":
+                    self.namespace[name] = value
+                elif name in asked:
+                    reason = f"is the module {value} in the submission" if kind == "module" else f"is {value}"
+                    raise CandidateFailure(f"`{name}` {reason}")
 
     def _candidate_output(self) -> str:
         parts = self.candidate.printed().values()

@@ -1,0 +1,1 @@
+"""Measures of a model or a function: perplexity, peak memory."""

@@ -1,0 +1,63 @@
+"""What every block format has: a struct of named fields, and the two ways between weights and bytes."""
+
+from abc import ABC, abstractmethod
+
+import torch
+
+
+class QType(ABC):
+    """A block format of ggml: `block_size` weights share a struct of `type_size` bytes.
+
+    A subclass carries ggml's name of the format, lists the fields of ggml's struct in their order with their sizes
+    in bytes, and turns blocks into structs and back. The shape of the tensors and their values were checked before.
+    """
+
+    block_size: int
+    fields: dict[str, int]
+    scales: tuple[str, ...] = ()  # the fields that hold one fp16 number
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    @property
+    def type_size(self) -> int:
+        return sum(self.fields.values())
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8 * self.type_size / self.block_size
+
+    def __repr__(self) -> str:
+        return f"{self.name}({self.block_size} weights in {self.type_size} bytes, {self.bits_per_weight} bits per weight)"
+
+    @abstractmethod
+    def quantize_blocks(self, x: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+        """(n_blocks, block_size) float32, and as many error weights or None, to (n_blocks, type_size) uint8."""
+
+    @abstractmethod
+    def dequantize_blocks(self, data: torch.Tensor, out: torch.Tensor) -> None:
+        """(n_blocks, type_size) uint8 into `out`, (n_blocks, block_size) float32."""
+
+    def error_weights(self, rows: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
+        """How much the error of each weight counts in the search for a scale: (n_rows, n), all three."""
+        return importance
+
+    def quantize_rows(self, rows: torch.Tensor, importance: torch.Tensor | None) -> torch.Tensor:
+        """(n_rows, n) float32, and as many importances or None, to (n_rows, n / block_size * type_size) uint8."""
+        weights = None
+        if importance is not None:
+            weights = self.error_weights(rows, importance).reshape(-1, self.block_size)
+        return self.quantize_blocks(rows.reshape(-1, self.block_size), weights).reshape(len(rows), -1)
+
+    def split(self, data: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The struct's fields, in order: (n_blocks, type_size) to one (n_blocks, bytes of the field) each."""
+        return data.split(list(self.fields.values()), dim=-1)
+
+    def finite_scales(self, data: torch.Tensor) -> torch.Tensor:
+        """Which blocks have scales that are numbers: (n_blocks, type_size) uint8 to (n_blocks,) bool."""
+        finite = torch.ones(len(data), dtype=torch.bool, device=data.device)
+        for field, value in zip(self.fields, self.split(data), strict=True):
+            if field in self.scales:
+                finite &= value[:, 1] & 0x7C != 0x7C  # 0EEEEE00, fp16's exponent, is all ones in Inf and NaN
+        return finite

@@ -1,0 +1,143 @@
+"""Weights to bytes and back in ggml's block formats: the public boundary, where everything is checked once."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from .formats.block import QType
+from .formats.legacy import Q4_0, Q4_1, Q5_0, Q5_1, Q8_0
+
+QTYPES: dict[str, QType] = {layout.name: layout for layout in (Q4_0(), Q4_1(), Q5_0(), Q5_1(), Q8_0())}
+
+# Weights worked on at a time. On a CPU the temporaries then stay in cache, many times faster than one pass over a large
+# matrix; and up to 2**15 elements torch wakes no other threads, which costs more than operations as short as these.
+CHUNK, SEARCH_CHUNK, GPU_CHUNK = 2**15, 2**18, 2**24
+
+
+def quantize(x: torch.Tensor, qtype: str, importance: torch.Tensor | None = None) -> torch.Tensor:
+    """Quantize the last dimension of `x` to ggml's format `qtype`, byte for byte as ggml's C reference.
+
+    x: float32, float16 or bfloat16 of shape (..., n), on any device; n is a multiple of the format's block size.
+    importance: float of shape (n,), or broadcastable to x: how much the squared error of each weight counts, as in
+    llama.cpp's importance matrix. Q8_0 has no use for it.
+
+    Returns uint8 of shape (..., n / block_size * type_size). Raises TypeError or ValueError for input that the format
+    cannot hold, NaN, Inf and scales beyond fp16 included.
+
+    >>> quantize(torch.tensor([-8.0, -7.0, 0.0, 7.0]).repeat(8), "Q4_0").tolist()  # d = 1.0 is 0x3c00 in fp16
+    [0, 60, 0, 17, 136, 255, 0, 17, 136, 255, 0, 17, 136, 255, 0, 17, 136, 255]
+    """
+    layout = _known(qtype)
+    _check_tensor("x", x, torch.float32, torch.float16, torch.bfloat16)
+    _check_multiple(x, layout.block_size, f"{layout.name}'s block size {layout.block_size}")
+    if importance is not None:
+        importance = _checked_importance(importance, x)
+    *leading, n = x.shape
+    out = _empty((*leading, n // layout.block_size * layout.type_size), torch.uint8, x.device)
+    if x.numel() == 0:
+        return out
+    # Without importance a block knows nothing of its row: each block is a row of its own.
+    rows = x.detach().reshape(-1, layout.block_size if importance is None else n)
+    out_rows = out.view(len(rows), -1)
+    for part in _parts(rows, CHUNK if importance is None else SEARCH_CHUNK):
+        chunk = rows[part].float()
+        if not _all_finite(chunk):
+            raise ValueError(f"x is not finite: {_first(x, ~x.isfinite())}")
+        out_rows[part] = layout.quantize_rows(chunk, None if importance is None else importance[part])
+    _check_scales(out, x, layout)
+    return out
+
+
+def dequantize(data: torch.Tensor, qtype: str) -> torch.Tensor:
+    """The weights that bytes in ggml's format `qtype` stand for, equal to ggml's to the last bit.
+
+    data: uint8 of shape (..., n_bytes), on any device; n_bytes is a multiple of the format's type size.
+
+    Returns float32 of shape (..., n_bytes / type_size * block_size). Raises TypeError or ValueError for other input.
+
+    >>> dequantize(quantize(torch.arange(-16.0, 16.0), "Q8_0"), "Q8_0")[:3]  # d = 16 / 127, in fp16 0.12597656
+    tensor([-15.9990, -14.9912, -13.9834])
+    """
+    layout = _known(qtype)
+    _check_tensor("data", data, torch.uint8)
+    _check_multiple(data, layout.type_size, f"{layout.name}'s type size {layout.type_size} (bytes of a block)")
+    *leading, n_bytes = data.shape
+    out = _empty((*leading, n_bytes // layout.type_size * layout.block_size), torch.float32, data.device)
+    if data.numel() == 0:
+        return out
+    blocks, out_blocks = data.reshape(-1, layout.type_size), out.view(-1, layout.block_size)
+    for part in _parts(out_blocks, CHUNK):
+        layout.dequantize_blocks(blocks[part], out_blocks[part])
+    return out
+
+
+def _parts(rows: torch.Tensor, chunk: int) -> Iterator[slice]:
+    step = max(1, (chunk if rows.device.type == "cpu" else GPU_CHUNK) // rows.shape[-1])
+    return (slice(start, start + step) for start in range(0, len(rows), step))
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """As torch.empty. numpy asks for huge pages, which makes the first write to much memory three times faster."""
+    if device.type != "cpu":
+        return torch.empty(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.empty(shape, dtype=str(dtype).removeprefix("torch.")))
+
+
+def _known(qtype: str) -> QType:
+    if not isinstance(qtype, str) or qtype not in QTYPES:
+        raise ValueError(f"unknown qtype {qtype!r}; known are {', '.join(QTYPES)}")
+    return QTYPES[qtype]
+
+
+def _check_tensor(name: str, value: torch.Tensor, *dtypes: torch.dtype) -> None:
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name} is a {type(value).__name__}, not a torch.Tensor")
+    if value.dtype not in dtypes:
+        raise TypeError(f"{name} is {value.dtype}, not {' or '.join(map(str, dtypes))}")
+    if value.dim() == 0:
+        raise ValueError(f"{name} has 0 dimensions, at least 1 is needed")
+
+
+def _check_multiple(value: torch.Tensor, size: int, what: str) -> None:
+    if value.shape[-1] % size:
+        raise ValueError(f"last dimension {value.shape[-1]} is not a multiple of {what}")
+
+
+def _checked_importance(importance: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """The importance of every weight, float32 (n_rows, n) on x's device, without copying what is broadcast."""
+    _check_tensor("importance", importance, torch.float32, torch.float16, torch.bfloat16, torch.float64)
+    importance = importance.detach().to(x.device, torch.float32)
+    refused = ~importance.isfinite() | (importance < 0)
+    if refused.any():
+        raise ValueError(f"importance is not finite and at least 0: {_first(importance, refused)}")
+    try:
+        importance = importance.expand(x.shape)
+    except RuntimeError:
+        shape = tuple(importance.shape)
+        raise ValueError(f"importance of shape {shape} cannot be broadcast to x's shape {tuple(x.shape)}") from None
+    return importance.reshape(-1, x.shape[-1]) if x.numel() else importance
+
+
+def _all_finite(x: torch.Tensor) -> bool:
+    # One Inf or NaN makes the sum Inf or NaN. A sum can overflow without one, so that only then each element is looked at.
+    return math.isfinite(x.sum()) or bool(x.isfinite().all())
+
+
+def _check_scales(out: torch.Tensor, x: torch.Tensor, layout: QType) -> None:
+    finite = layout.finite_scales(out.view(-1, layout.type_size))
+    if finite.all():
+        return
+    block = int((~finite).nonzero()[0, 0])
+    offset = int(x.reshape(-1, layout.block_size)[block].abs().argmax())
+    index = tuple(map(int, np.unravel_index(block * layout.block_size + offset, x.shape)))
+    raise ValueError(
+        f"{layout.name} keeps scales in fp16, up to 65504, which those of this block are not: "
+        f"its largest value is {x[index].item()} at index {index}"
+    )
+
+
+def _first(x: torch.Tensor, mask: torch.Tensor) -> str:
+    index = tuple(mask.nonzero()[0].tolist())
+    return f"{x[index].item()} at index {index}"

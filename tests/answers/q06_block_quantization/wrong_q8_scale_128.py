@@ -1,0 +1,20 @@
+# fails: test-q8_0
+# says: the scale is max|x| / 128
+"""Divides by 128, the largest size of an int8, and clamps what does not fit."""
+
+# %% q8_0
+def q8_0_quantize(x):
+    if x.shape[-1] % 32:
+        raise ValueError(f"last dimension {x.shape[-1]} is not a multiple of Q8_0's block size 32")
+    blocks = x.reshape(*x.shape[:-1], -1, 32)  # (..., n_blocks, 32)
+    d = blocks.abs().amax(-1, keepdim=True) / 128
+    v = blocks * torch.where(d == 0, 0, 1 / d)
+    q = (v.sign() * (v.abs() + 0.5).floor()).clamp(-128, 127).to(torch.int8)
+    data = torch.cat([d.half().view(torch.uint8), q.view(torch.uint8)], -1)  # (..., n_blocks, 34)
+    return data.flatten(-2)
+
+
+def q8_0_dequantize(data):
+    blocks = data.reshape(*data.shape[:-1], -1, 34)
+    d = blocks[..., :2].contiguous().view(torch.float16).float()  # (..., n_blocks, 1)
+    return (d * blocks[..., 2:].contiguous().view(torch.int8)).flatten(-2)

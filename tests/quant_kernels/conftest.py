@@ -1,0 +1,133 @@
+"""Small GGUF files made on the fly, and the real model where it has been fetched."""
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import tokenizers
+
+from course.fetch import SOURCES, cache_folder, is_whole
+
+DATA = Path(__file__).parent / "data"
+MERGES = ["t h", "th e", "Ġ the", "i n", "a n", "an d"]
+CONTROL, USER_DEFINED = "<|end|>", "<tool>"
+
+
+def tiny_metadata(n_layer=2, n_head=4, n_head_kv=2, n_embd=64, n_ff=96, **more):
+    """The key-value pairs of a tiny Llama; `more` has keys with __ for dots, None leaves a pair out."""
+    tokens = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    tokens += [merge.replace(" ", "") for merge in MERGES] + [CONTROL, USER_DEFINED]
+    pairs = {
+        "general.architecture": "llama",
+        "llama.block_count": n_layer,
+        "llama.context_length": 128,
+        "llama.embedding_length": n_embd,
+        "llama.feed_forward_length": n_ff,
+        "llama.attention.head_count": n_head,
+        "llama.attention.head_count_kv": n_head_kv,
+        "llama.attention.layer_norm_rms_epsilon": 1e-5,
+        "llama.rope.freq_base": 10000.0,
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [1] * (len(tokens) - 2) + [3, 4],
+        "tokenizer.ggml.merges": MERGES,
+        "tokenizer.ggml.bos_token_id": len(tokens) - 2,
+        "tokenizer.ggml.eos_token_id": len(tokens) - 2,
+    }
+    pairs |= {key.replace("__", "."): value for key, value in more.items()}
+    return {key: value for key, value in pairs.items() if value is not None}
+
+
+def tiny_tensors(pairs, tied=False, rope_freqs=False, seed=0):
+    """Random weights of the shapes that the metadata ask for, the same on every machine: {name: float32 array}."""
+    random = np.random.RandomState(seed)  # whose stream numpy has frozen
+    width, ff = pairs["llama.embedding_length"], pairs["llama.feed_forward_length"]
+    heads, kv_heads = pairs["llama.attention.head_count"], pairs["llama.attention.head_count_kv"]
+    head_dim = pairs.get("llama.attention.key_length", width // heads)
+    vocab = len(pairs["tokenizer.ggml.tokens"])
+    shapes = {"token_embd.weight": (vocab, width), "output_norm.weight": (width,)}
+    shapes |= {} if tied else {"output.weight": (vocab, width)}
+    for i in range(pairs["llama.block_count"]):
+        block = {
+            "attn_norm": (width,),
+            "attn_q": (heads * head_dim, width),
+            "attn_k": (kv_heads * head_dim, width),
+            "attn_v": (kv_heads * head_dim, width),
+            "attn_output": (width, heads * head_dim),
+            "ffn_norm": (width,),
+            "ffn_gate": (ff, width),
+            "ffn_up": (ff, width),
+            "ffn_down": (width, ff),
+        }
+        shapes |= {f"blk.{i}.{name}.weight": shape for name, shape in block.items()}
+    tensors = {name: random_tensor(random, shape) for name, shape in shapes.items()}
+    if rope_freqs:
+        tensors["rope_freqs.weight"] = np.linspace(1, 8, head_dim // 2, dtype=np.float32)
+    return tensors
+
+
+def random_tensor(random, shape):
+    values = random.standard_normal(shape)
+    values = 1 + values / 4 if len(shape) == 1 else values * 1.5 / np.sqrt(shape[-1])
+    return values.astype(np.float32)
+
+
+def write_gguf(path, pairs, tensors, qtypes=None):
+    """Writes a GGUF; `qtypes` maps a tensor's name to the type that it is quantized to."""
+    writer = gguf.GGUFWriter(path, pairs["general.architecture"])
+    for key, value in pairs.items():
+        if key != "general.architecture":
+            add_pair(writer, key, value)
+    for name, values in tensors.items():
+        qtype = (qtypes or {}).get(name, gguf.GGMLQuantizationType.F32)
+        writer.add_tensor(name, gguf.quantize(values, qtype), raw_dtype=qtype)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def add_pair(writer, key, value):
+    add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32}
+    add |= {str: writer.add_string, list: writer.add_array}
+    add[type(value)](key, value)
+
+
+@pytest.fixture
+def tiny_gguf(tmp_path):
+    """A function that writes a tiny Llama and returns its path; see tiny_metadata and tiny_tensors for its options."""
+
+    def write(tied=False, rope_freqs=False, seed=0, qtypes=None, change=lambda tensors: None, **metadata):
+        pairs = tiny_metadata(**metadata)
+        tensors = tiny_tensors(pairs, tied, rope_freqs, seed)
+        change(tensors)
+        return write_gguf(tmp_path / "tiny.gguf", pairs, tensors, qtypes)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def smollm2_path():
+    """The fetched SmolLM2; tests that need it are skipped until `course fetch smollm2` has run."""
+    source = SOURCES["smollm2"]
+    path = cache_folder() / source.file_name
+    if not is_whole(path, source):
+        pytest.skip("SmolLM2 has not been fetched: course fetch smollm2")
+    return path
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_path):
+    """The real model, loaded once."""
+    from quant_kernels.models.gguf_file import load_model
+
+    return load_model(smollm2_path)
+
+
+@pytest.fixture
+def lighthouse():
+    """A short story, written for these tests: about 1,000 of SmolLM2's tokens."""
+    return (DATA / "lighthouse.txt").read_bytes().decode().removesuffix("\n")
