@@ -10,8 +10,6 @@ from pathlib import Path
 
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
-from nbgrader.api import Gradebook
-from nbgrader.utils import is_grade, is_locked, is_solution
 
 MAX_FILE_BYTES = 64 << 20
 HIDDEN = re.compile(r"### BEGIN HIDDEN TESTS.*?### END HIDDEN TESTS", re.DOTALL)
@@ -46,33 +44,13 @@ class Exam:
     files: dict[str, bytes]  # relative path -> content of the instructor's support files
 
     @classmethod
-    def from_gradebook(
-        cls, gradebook: Gradebook, assignment: str, notebook: str, original: NotebookNode, files: dict
-    ) -> "Exam":
-        """Cells and points as the gradebook has them; import statements from the instructor's notebook `original`."""
-        entry = gradebook.find_notebook(notebook, assignment)
-        points = {cell.name: cell.max_score for cell in entry.grade_cells}
-        answers = {cell.name for cell in entry.solution_cells}
-        order = [(cell.metadata.get("nbgrader") or {}).get("grade_id") for cell in original.cells]
-        cells = [
-            ExamCell(cell.name, cell.source, points.get(cell.name))
-            for cell in entry.source_cells
-            if cell.locked and cell.cell_type == "code" and cell.name not in answers
-        ]
-        cells.sort(key=lambda cell: order.index(cell.grade_id) if cell.grade_id in order else len(order))
-        return cls(tuple(cells), import_statements(original), files)
-
-    @classmethod
-    def from_notebook(cls, original: NotebookNode, files: dict) -> "Exam":
+    def from_notebook(cls, original: NotebookNode, files: dict[str, bytes]) -> "Exam":
         """Cells and points as the instructor's notebook has them."""
+        marks = [(cell, cell.metadata.get("nbgrader", {})) for cell in original.cells if cell.cell_type == "code"]
         cells = tuple(
-            ExamCell(
-                cell.metadata.nbgrader.grade_id,
-                cell.source,
-                float(cell.metadata.nbgrader.points) if is_grade(cell) else None,
-            )
-            for cell in original.cells
-            if cell.cell_type == "code" and is_locked(cell) and not is_solution(cell)
+            ExamCell(mark["grade_id"], cell.source, float(mark["points"]) if mark.get("grade") else None)
+            for cell, mark in marks
+            if (mark.get("grade") or mark.get("locked")) and not mark.get("solution")
         )
         return cls(cells, import_statements(original), files)
 
@@ -103,18 +81,13 @@ def import_statements(notebook: NotebookNode) -> dict[str, str]:
 
 
 def support_files(folder: Path | str) -> dict[str, bytes]:
-    """Relative path -> content of the regular files beside the notebooks; links and notebooks are left out."""
+    """Relative path -> content of the regular files beside the notebooks; links, notebooks, huge files are left out."""
     files = {}
     for place, folders, names in os.walk(folder, followlinks=False):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = Path(place, name)
-            if (
-                path.is_symlink()
-                or not path.is_file()
-                or path.suffix == ".ipynb"
-                or path.stat().st_size > MAX_FILE_BYTES
-            ):
+        for path in (Path(place, name) for name in names):
+            if path.is_symlink() or not path.is_file() or path.suffix == ".ipynb":
                 continue
-            files[path.relative_to(folder).as_posix()] = path.read_bytes()
+            if path.stat().st_size <= MAX_FILE_BYTES:
+                files[path.relative_to(folder).as_posix()] = path.read_bytes()
     return files

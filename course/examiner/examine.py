@@ -7,10 +7,10 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import nbformat.v4 as nbf
 from nbformat import NotebookNode
-from nbgrader.utils import determine_grade
 
 from .candidate import Candidate, CellRun
 from .exam import Exam, ExamCell
@@ -37,10 +37,15 @@ class Examination:
 
     submission: str  # sha256 of the examined cells
     exam: str  # Exam.digest
-    verdicts: list[Verdict]
+    tests: dict[str, float]  # grade_id -> points that a test cell can give, in order
     outputs: dict[str, list[NotebookNode]]  # grade_id -> outputs of the instructor's cell
     runs: list[list[NotebookNode]]  # outputs of the candidate's code cells, in their order
     seconds: float
+
+    @cached_property
+    def verdicts(self) -> list[Verdict]:
+        """One verdict for each test cell."""
+        return [_verdict(grade_id, points, self.outputs[grade_id]) for grade_id, points in self.tests.items()]
 
     @property
     def points(self) -> float:
@@ -154,18 +159,20 @@ def _examine_here(notebook, exam, files, sandbox, limits, absent) -> Examination
                 if run.error:
                     trusted.failures[cell.source] = run.error
                 runs.append(_outputs(run))
-    verdicts = [_verdict(cell, outputs[cell.grade_id]) for cell in exam.cells if cell.is_test]
+    tests = {cell.grade_id: cell.points for cell in exam.cells if cell.is_test}
     digest = submission_digest(notebook, exam)
-    return Examination(digest, exam.digest, verdicts, outputs, runs, time.monotonic() - began)
+    return Examination(digest, exam.digest, tests, outputs, runs, time.monotonic() - began)
 
 
-def _verdict(cell: ExamCell, outputs: list[NotebookNode]) -> Verdict:
+def _verdict(grade_id: str, max_points: float, outputs: list[NotebookNode]) -> Verdict:
     """Points as nbgrader gives them: none after an error, a last expression's value for partial credit, else all."""
-    graded = nbf.new_code_cell(cell.source, outputs=outputs)
-    graded.metadata["nbgrader"] = {"grade": True, "solution": False, "points": cell.points, "grade_id": cell.grade_id}
+    from nbgrader.utils import determine_grade  # slow to import, and examinations do without
+
+    graded = nbf.new_code_cell(outputs=outputs)
+    graded.metadata["nbgrader"] = {"grade": True, "solution": False, "points": max_points, "grade_id": grade_id}
     points, max_points = determine_grade(graded)
     errors = [output.evalue for output in outputs if output.output_type == "error"]
-    return Verdict(cell.grade_id, points, max_points, errors[0] if errors else "")
+    return Verdict(grade_id, points, max_points, errors[0] if errors else "")
 
 
 def _outputs(run: CellRun) -> list[NotebookNode]:

@@ -24,7 +24,7 @@ from nbgrader.preprocessors import (
 from traitlets import Dict, List, Unicode
 from traitlets.config import Config
 
-from .exam import Exam, support_files
+from .exam import Exam, ExamCell, import_statements, support_files
 from .examine import Examination, examine
 from .sandbox import ABSENT, Limits
 
@@ -61,12 +61,26 @@ class Examine(NbGraderPreprocessor):
 
 
 def load_exam(coursedir: CourseDirectory, assignment: str, notebook: str) -> Exam:
-    """The exam of a notebook in a course directory: the gradebook's cells, and the files that release/ gives out."""
+    """The exam of a notebook in a course directory.
+
+    Cells and points are the gradebook's; order and import statements come from the instructor's notebook in source/,
+    support files from release/.
+    """
     source = coursedir.format_path(coursedir.source_directory, ".", assignment)
     original = nbformat.read(f"{source}/{notebook}.ipynb", as_version=4)
-    files = support_files(coursedir.format_path(coursedir.release_directory, ".", assignment))
+    order = {(cell.metadata.get("nbgrader") or {}).get("grade_id"): place for place, cell in enumerate(original.cells)}
     with Gradebook(coursedir.db_url, coursedir.course_id) as gradebook:
-        return Exam.from_gradebook(gradebook, assignment, notebook, original, files)
+        entry = gradebook.find_notebook(notebook, assignment)
+        points = {cell.name: cell.max_score for cell in entry.grade_cells}
+        answers = {cell.name for cell in entry.solution_cells}
+        cells = [
+            ExamCell(cell.name, cell.source, points.get(cell.name))
+            for cell in entry.source_cells
+            if cell.locked and cell.cell_type == "code" and cell.name not in answers
+        ]
+    cells.sort(key=lambda cell: order.get(cell.grade_id, len(order)))
+    files = support_files(coursedir.format_path(coursedir.release_directory, ".", assignment))
+    return Exam(tuple(cells), import_statements(original), files)
 
 
 def configure(config: Config) -> None:

@@ -88,7 +88,7 @@ def nearest(x: torch.Tensor, low: int, high: int) -> torch.Tensor:
     where these bits wrap around.
     """
     bits = (x + ROUNDER).view(torch.int32)
-    return (bits & 0x7FFFFF).sub_(0x400000).clamp_(low, high).float()
+    return bits.bitwise_and_(0x7FFFFF).sub_(0x400000).clamp_(low, high).float()
 
 
 def search_symmetric(x: torch.Tensor, weights: torch.Tensor, nmax: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,15 +106,15 @@ def search_symmetric(x: torch.Tensor, weights: torch.Tensor, nmax: int) -> tuple
         return ordered_sum(wx * q), ordered_sum(weights * q * q)
 
     best_iscale = divide(-nmax, extreme)
-    sumlx, suml2 = sums(best_iscale)
-    d = torch.where(suml2 == 0, 0.0, sumlx / suml2)
-    best = d * sumlx
+    sum_qx, sum_q2 = sums(best_iscale)
+    d = torch.where(sum_q2 == 0, 0.0, sum_qx / sum_q2)
+    best = d * sum_qx
     for step in [*range(-9, 0), *range(1, 10)]:
         iscale = divide(-(nmax + np.float32(0.1) * np.float32(step)), extreme)
-        sumlx, suml2 = sums(iscale)
-        better = (suml2 > 0) & (sumlx * sumlx > best * suml2)
-        d = torch.where(better, sumlx / suml2, d)
-        best = torch.where(better, d * sumlx, best)
+        sum_qx, sum_q2 = sums(iscale)
+        better = (sum_q2 > 0) & (sum_qx * sum_qx > best * sum_q2)
+        d = torch.where(better, sum_qx / sum_q2, d)
+        best = torch.where(better, d * sum_qx, best)
         best_iscale = torch.where(better, iscale, best_iscale)
     q = nearest(x * best_iscale, -nmax, nmax - 1) + nmax
     zero = extreme.abs() < np.float32(ALL_ZERO)
@@ -127,40 +127,47 @@ def search_asymmetric(
     """The scale d, minimum m <= 0 and codes q in [0, nmax] that make sum(weights * (x - (d * q + m))**2) small.
 
     x, weights and q are (n_blocks, 32), d and m are (n_blocks, 1). Each of 37 inverse scales, from (nmax - 0.9) / range
-    to (nmax + 0.9) / range, gives codes, and the codes give the least-squares d and m; the range follows the best m so
+    to (nmax + 0.9) / range, gives codes, and the codes give the least-squares d and m; the range begins at the best m so
     far. Source: `make_qkx3_quants` of ggml.
     """
     low, high = first_minimum(x)[:, 0], x.amax(-1)
     x, weights = x.T.contiguous(), weights.T.contiguous()  # (32, n_blocks)
     sum_w, sum_x = ordered_sum(weights, start=-0.0), ordered_sum(weights * x, start=-0.0)
-    m = torch.where(low > 0, 0.0, low)
-    constant = high <= m
 
     def codes(numerator: float, m: torch.Tensor) -> torch.Tensor:
         iscale = divide(numerator, high - m)
         # An infinite iscale gives only zeros in ggml, also where it meets 0 * Inf.
-        return nearest((x - m) * torch.where(iscale.isinf(), 0.0, iscale), 0, nmax)
+        return nearest((x - m) * iscale.masked_fill_(iscale.isinf(), 0.0), 0, nmax)
 
     def error(d: torch.Tensor, m: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
         difference = d * q + m - x
         return ordered_sum(weights * (difference * difference))
 
+    m = torch.where(low > 0, 0.0, low)
+    constant = high <= m
     q = codes(nmax, m)
     d = divide(1.0, divide(nmax, high - m))
     best = error(d, m, q)
     for step in range(37):
-        trial = codes(np.float32(-0.9) + np.float32(0.05) * np.float32(step) + np.float32(nmax), m)
-        wq = weights * trial
-        sum_l, sum_l2, sum_xl = ordered_sum(wq), ordered_sum(wq * trial), ordered_sum(wq * x)
-        determinant = sum_w * sum_l2 - sum_l * sum_l
-        trial_m = (sum_l2 * sum_x - sum_l * sum_xl) / determinant
-        positive = trial_m > 0
-        trial_m = torch.where(positive, 0.0, trial_m)
-        trial_d = torch.where(positive, sum_xl / sum_l2, (sum_w * sum_xl - sum_x * sum_l) / determinant)
-        trial_error = error(trial_d, trial_m, trial)
-        better = (determinant > 0) & (trial_error < best)
+        trial_q = codes(np.float32(-0.9) + np.float32(0.05) * np.float32(step) + np.float32(nmax), m)
+        trial_d, trial_m, solvable = _fit_line(x, trial_q, weights, sum_w, sum_x)
+        trial_error = error(trial_d, trial_m, trial_q)
+        better = solvable & (trial_error < best)
         d, m = torch.where(better, trial_d, d), torch.where(better, trial_m, m)
-        best = torch.where(better, trial_error, best)
-        q = torch.where(better, trial, q)
+        q, best = torch.where(better, trial_q, q), torch.where(better, trial_error, best)
     d, m, q = torch.where(constant, 0.0, d), torch.where(constant, low, m), torch.where(constant, 0.0, q)
     return d[:, None], m[:, None], q.T
+
+
+def _fit_line(
+    x: torch.Tensor, q: torch.Tensor, weights: torch.Tensor, sum_w: torch.Tensor, sum_x: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The weighted least-squares d and m <= 0 of x = d * q + m, (n_blocks,) each, and where they can be found."""
+    wq = weights * q
+    sum_q, sum_q2, sum_qx = ordered_sum(wq), ordered_sum(wq * q), ordered_sum(wq * x)
+    determinant = sum_w * sum_q2 - sum_q * sum_q
+    d = (sum_w * sum_qx - sum_x * sum_q) / determinant
+    m = (sum_q2 * sum_x - sum_q * sum_qx) / determinant
+    positive = m > 0
+    d, m = torch.where(positive, sum_qx / sum_q2, d), torch.where(positive, 0.0, m)
+    return d, m, determinant > 0

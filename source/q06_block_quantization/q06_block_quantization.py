@@ -1097,17 +1097,18 @@ def from_hex(text):
     return torch.tensor(list(bytes.fromhex(text)), dtype=torch.uint8)
 
 
-# one block; d_w = 0.5, rows of codes 9 and 0 (values 1 and −8); d_x = 0.25, all codes 2
-w = torch.stack([from_hex("0038" + "99" * 16), from_hex("0038" + "00" * 16)])
-x = from_hex("0034" + "02" * 32)
+# one block; d_w = 0.5, the weights' codes 9 and 10 (1 and 2) in the halves of row 0, and 0 (−8) in row 1;
+# d_x = 0.25, the codes of x are 2 and 3 in its halves
+w = torch.stack([from_hex("0038" + "a9" * 16), from_hex("0038" + "00" * 16)])
+x = from_hex("0034" + "02" * 16 + "03" * 16)
 mistakes = {
-    "the 8 is not subtracted from the weights' codes": torch.tensor([72.0, 0.0]),
-    "the scale of x is left out": torch.tensor([32.0, -256.0]),
-    "the scale of w is left out": torch.tensor([16.0, -128.0]),
+    "the 8 is not subtracted from the weights' codes": torch.tensor([96.0, 0]),
+    "the scale of x is left out": torch.tensor([64.0, -320]),
+    "the scale of w is left out": torch.tensor([32.0, -160]),
+    "the high and the low nibbles are swapped": torch.tensor([14.0, -80]),
+    "neighbours (2i, 2i + 1) share a byte; Q4_0 pairs the nibbles i and i + 16": torch.tensor([15.0, -80]),
 }
-check_close(
-    q4_0_q8_0_gemv(w, x), torch.tensor([8.0, -64.0]), 0.0, "q4_0_q8_0_gemv of two rows", WHY, mistakes
-)
+check_close(q4_0_q8_0_gemv(w, x), torch.tensor([16.0, -80]), 0.0, "q4_0_q8_0_gemv of two rows", WHY, mistakes)
 
 rows, n_blocks = 4096, 256
 generator = torch.Generator().manual_seed(1)

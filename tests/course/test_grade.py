@@ -141,15 +141,15 @@ def test_find_submissions_by_student_and_assignment(sample_course, hand_in):
 def test_a_course_sets_limits_and_absent_modules(sample_course, hand_in):
     (sample_course / "nbgrader_config.py").write_text(
         "from course.examiner.nbgrader_plugin import configure\nc = get_config()\nconfigure(c)\n"
-        "c.Examine.limits = {'cell_seconds': 1}\nc.Examine.absent = ['fractions']\n"
+        "c.Examine.limits = {'cell_seconds': 1}\nc.Examine.absent = ['colorsys']\n"
     )
     endless = "def width(n):\n    while True: pass"
-    importing = "import fractions\ndef ones(n): return fractions.Fraction(n)"
+    importing = "import colorsys\ndef ones(n): return colorsys.rgb_to_hls(n)"
     hand_in("ann", model(sample_course, width=endless, ones=importing))
     (outcome,) = grade(sample_course, workers=1)
     messages = [exercise["message"] for exercise in outcome.exercises]
     assert "longer than the limit of 1 s" in messages[0]
-    assert "`fractions` is not available while a submission is graded" in messages[1]
+    assert "`colorsys` is not available while a submission is graded" in messages[1]
 
 
 @pytest.mark.filterwarnings("ignore:Object of type <Submitted")

@@ -109,7 +109,10 @@ class Kernel:
 
     def run(self, source: str) -> dict:
         self.shell.displays, self.shell.failure = [], None
-        self.shell.run_cell(source, store_history=False)
+        result = self.shell.run_cell(source, store_history=False)
+        error = result.error_before_exec or result.error_in_exec
+        if error is not None and self.shell.failure is None:  # IPython could not format its traceback
+            self.shell.failure = describe(error)
         return {"displays": self.shell.displays, "error": self.shell.failure}
 
     def look_up(self, names: list[str]) -> dict:

@@ -30,6 +30,8 @@ def test_a_cell_gives_what_it_printed_displayed_and_raised(candidate):
     run = candidate.run("1 / 0")
     assert run.error["name"] == "ZeroDivisionError" and "1 / 0" in run.error["traceback"]
     assert candidate.run("def f(:").error["name"] == "SyntaxError"
+    broken = "get_ipython().InteractiveTB.structured_traceback = None\n1 / 0"
+    assert candidate.run(broken).error["name"] == "ZeroDivisionError"
 
 
 def test_magics_work_and_displays_that_could_run_scripts_are_dropped(candidate):
