@@ -22,14 +22,14 @@ def check_equal(
     Bytes are printed in hexadecimal; with `block`, the length of one block, their place in a row is given as
     block and offset. Strides do not matter, and -0.0 equals 0.0.
 
-    >>> check_equal(torch.tensor([2, 1]), torch.tensor([1, 2]), "codes", {"they are reversed": torch.tensor([2, 1])})
+    >>> check_equal(torch.tensor([2, 1]), torch.tensor([1, 2]), "codes", {"they are turned": torch.tensor([2, 1])})
     Traceback (most recent call last):
         ...
-    AssertionError: codes: 2 of 2 values differ, first at [0]: got 2, expected 1.
-    This is what you get when they are reversed.
+    AssertionError: codes: what you get when they are turned; 2 of 2 values differ, first at [0]: got 2, expected 1.
     """
     fault = _difference(got, expected, 0.0, block)
-    _report(what, fault, got, 0.0, mistakes)
+    if fault:
+        raise AssertionError(f"{what}: {_betrayed(got, expected, 0.0, mistakes)}{fault}.")
 
 
 def check_close(
@@ -49,8 +49,9 @@ def check_close(
         ...
     AssertionError: scale: got 1.25, expected 1 ± 0.125 (half a step).
     """
-    fault = _difference(got, expected, atol, None)
-    _report(what, fault and f"{fault} ({why})", got, atol, mistakes)
+    fault = _difference(got, expected, atol)
+    if fault:
+        raise AssertionError(f"{what}: {_betrayed(got, expected, atol, mistakes)}{fault} ({why}).")
 
 
 def check_raises(error: type[Exception], what: str, function: Callable, *arguments: object) -> None:
@@ -70,22 +71,14 @@ def check_raises(error: type[Exception], what: str, function: Callable, *argumen
     raise AssertionError(f"{what}: expected {error.__name__}, but it returned a value.")
 
 
-def _report(what: str, fault: str | None, got: object, atol: torch.Tensor | float, mistakes: Mistakes | None) -> None:
-    if fault is None:
-        return
-    message = f"{what}: {fault}."
-    name = _betrayed(got, atol, mistakes or {})
-    if name is not None:
-        message += f"\nThis is what you get when {name}."
-    raise AssertionError(message)
-
-
-def _betrayed(got: object, atol: torch.Tensor | float, mistakes: Mistakes) -> str | None:
-    for name, value in mistakes.items():
+def _betrayed(got: object, expected: Value, atol: torch.Tensor | float, mistakes: Mistakes | None) -> str:
+    """The misconception that gives `got`, in words; empty where it is none of them."""
+    for name, value in (mistakes or {}).items():
         value = value() if callable(value) else value
-        if _difference(got, value, _loosened(atol, value), None) is None:
-            return name
-    return None
+        shows = _difference(value, expected, atol) is not None  # else it cannot be told from the right answer here
+        if shows and _difference(got, value, _loosened(atol, value)) is None:
+            return f"what you get when {name}; "
+    return ""
 
 
 def _loosened(atol: torch.Tensor | float, value: Value) -> torch.Tensor | float:
@@ -97,7 +90,7 @@ def _loosened(atol: torch.Tensor | float, value: Value) -> torch.Tensor | float:
     return atol + 1e-4 * abs(value)
 
 
-def _difference(got: object, expected: Value, atol: torch.Tensor | float, block: int | None) -> str | None:
+def _difference(got: object, expected: Value, atol: torch.Tensor | float, block: int | None = None) -> str | None:
     """What differs, in words; None where nothing does. NaN equals NaN, so that a misconception may give one."""
     if isinstance(expected, str):
         return None if type(got) is str and got == expected else f"got {got!r}, expected {expected!r}"

@@ -6,7 +6,7 @@ Supported: architecture "llama" without experts, biases or rope scaling; every t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,8 +15,17 @@ from quant_kernels.models.llama import Config, Llama
 from quant_kernels.models.tokenizer import leading_bos
 
 if TYPE_CHECKING:
-    from gguf import GGUFReader
     from gguf.gguf_reader import ReaderTensor
+
+# What Llama computes: the first value of each key; None stands for a key that is not there.
+SUPPORTED = {
+    "general.architecture": ("llama",),
+    "llama.rope.scaling.type": ("none", None),
+    "llama.rope.scale_linear": (1.0, None),
+    "llama.expert_count": (0, None),
+    "llama.attention.scale": (0.0, None),
+    "split.count": (1, 0, None),
+}
 
 
 def load_model(path: str | Path) -> Llama:
@@ -24,18 +33,16 @@ def load_model(path: str | Path) -> Llama:
 
     The file is memory-mapped and its tensors are dequantized one by one. Raises FileNotFoundError if there is no
     such file, and ValueError if it is not a GGUF, is damaged or truncated, or holds what this package does not
-    support: the message names what was found. Format: the GGUF specification, version 2 and 3.
+    support: the message names what was found. Format: the GGUF specification, versions 2 and 3.
     """
     path = Path(path)
     check_file(path)
-    reader = open_reader(path)
+    metadata, tensors = read_gguf(path)
     try:
-        metadata = {name: field.contents() for name, field in reader.fields.items()}
-        tensors = {tensor.name: tensor for tensor in reader.tensors}
         with torch.device("meta"):
             model = Llama(read_config(metadata, tensors))
         model.load_state_dict(read_weights(model, tensors), assign=True)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # RuntimeError: sizes beyond 64 bits
         raise ValueError(f"{path}: {error}") from error
     model.metadata = metadata
     return model.requires_grad_(False).eval()
@@ -54,7 +61,8 @@ def check_file(path: Path) -> None:
         raise ValueError(f"{path} has GGUF version {version}; supported: 2 and 3, little-endian")
 
 
-def open_reader(path: Path) -> GGUFReader:
+def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, ReaderTensor]]:
+    """Returns the key-value pairs and the tensors, still quantized and in the file."""
     import gguf
 
     class StrictReader(gguf.GGUFReader):
@@ -64,82 +72,77 @@ def open_reader(path: Path) -> GGUFReader:
             return np.frombuffer(self.data, dtype, int(count), int(offset))
 
     try:
-        return StrictReader(path)
+        reader = StrictReader(path)
+        metadata = {name: field.contents() for name, field in reader.fields.items()}
     except Exception as error:  # the reader meets damage with KeyError, OverflowError, UnicodeDecodeError ...
-        size = path.stat().st_size
-        raise ValueError(f"{path} is damaged or truncated ({size} bytes): {error}") from error
+        raise ValueError(f"{path} is damaged or truncated ({path.stat().st_size} bytes): {error}") from error
+    return metadata, {tensor.name: tensor for tensor in reader.tensors}
 
 
-def read_config(metadata: dict, tensors: dict[str, ReaderTensor]) -> Config:
-    check_supported(metadata)
-
-    def number(key: str, default: float | None = None) -> float:
-        value = metadata.get(f"llama.{key}", default)
-        if not isinstance(value, int | float) or value <= 0:
-            raise ValueError(f"llama.{key} is {value!r}, not a positive number")
-        return value
-
-    n_head, n_embd = number("attention.head_count"), number("embedding_length")
-    if n_embd % n_head and "llama.attention.key_length" not in metadata:
-        raise ValueError(f"llama.embedding_length {n_embd} is not a multiple of llama.attention.head_count {n_head}")
+def read_config(metadata: dict[str, Any], tensors: dict[str, ReaderTensor]) -> Config:
+    for key, supported in SUPPORTED.items():
+        if metadata.get(key) not in supported:
+            raise ValueError(f"{key} is {metadata.get(key)!r}; supported: {supported[0]!r}")
     if "token_embd.weight" not in tensors:
         raise ValueError("the tensor token_embd.weight is missing")
+    n_head, n_embd = size(metadata, "attention.head_count"), size(metadata, "embedding_length")
     config = Config(
-        n_layer=number("block_count"),
+        n_layer=size(metadata, "block_count"),
         n_head=n_head,
-        n_head_kv=number("attention.head_count_kv", n_head),
+        n_head_kv=size(metadata, "attention.head_count_kv", n_head),
         n_embd=n_embd,
-        n_ff=number("feed_forward_length"),
-        n_ctx=number("context_length"),
+        n_ff=size(metadata, "feed_forward_length"),
+        n_ctx=size(metadata, "context_length"),
         vocab=int(tensors["token_embd.weight"].shape[-1]),
-        head_dim=number("attention.key_length", n_embd // n_head),
-        rope_base=number("rope.freq_base", 10000.0),
-        rms_eps=number("attention.layer_norm_rms_epsilon"),
+        head_dim=size(metadata, "attention.key_length", n_embd // n_head),
+        rope_base=number(metadata, "rope.freq_base", 10000.0),
+        rms_eps=number(metadata, "attention.layer_norm_rms_epsilon"),
         tied="output.weight" not in tensors,
         bos_id=leading_bos(metadata),
     )
-    check_heads(config, metadata)
+    check_config(config, metadata, tensors)
     return config
 
 
-def check_supported(metadata: dict) -> None:
-    """Raises ValueError for an architecture, or a variant of it, that `Llama` does not compute."""
-    plain = {
-        "general.architecture": ("llama",),
-        "llama.rope.scaling.type": ("none", None),
-        "llama.rope.scale_linear": (1.0, None),
-        "llama.expert_count": (0, None),
-        "llama.attention.scale": (0.0, None),
-        "split.count": (0, 1, None),
-    }
-    for key, supported in plain.items():
-        if metadata.get(key) not in supported:
-            raise ValueError(f"{key} is {metadata.get(key)!r}; supported: {supported[0]!r}")
+def number(metadata: dict[str, Any], key: str, default: float | None = None) -> float:
+    value = metadata.get(f"llama.{key}", default)
+    if not isinstance(value, int | float) or not value > 0:
+        raise ValueError(f"llama.{key} is {value!r}, not a positive number")
+    return value
 
 
-def check_heads(config: Config, metadata: dict) -> None:
-    if config.n_head % config.n_head_kv:
-        raise ValueError(f"{config.n_head} query heads cannot share {config.n_head_kv} key heads evenly")
-    for key in ("attention.value_length", "rope.dimension_count"):
-        if metadata.get(f"llama.{key}", config.head_dim) != config.head_dim:
-            raise ValueError(f"llama.{key} is {metadata[f'llama.{key}']}, not the head dimension {config.head_dim}")
+def size(metadata: dict[str, Any], key: str, default: int | None = None) -> int:
+    value = number(metadata, key, default)
+    if not isinstance(value, int):
+        raise ValueError(f"llama.{key} is {value!r}, not an integer")
+    return value
+
+
+def check_config(config: Config, metadata: dict[str, Any], tensors: dict[str, ReaderTensor]) -> None:
     if config.head_dim % 2:
         raise ValueError(f"head dimension {config.head_dim} is odd, rotary positions need pairs")
+    if config.n_head % config.n_head_kv:
+        raise ValueError(f"{config.n_head} query heads cannot share {config.n_head_kv} key heads evenly")
+    for key in ("llama.attention.value_length", "llama.rope.dimension_count"):
+        if metadata.get(key, config.head_dim) != config.head_dim:
+            raise ValueError(f"{key} is {metadata[key]}, not the head dimension {config.head_dim}")
+    if (last := f"blk.{config.n_layer - 1}.attn_q.weight") not in tensors:
+        raise ValueError(f"llama.block_count is {config.n_layer}, but the tensor {last} is missing")
+    if config.bos_id is not None and config.bos_id not in range(config.vocab):
+        raise ValueError(f"tokenizer.ggml.bos_token_id is {config.bos_id}, not in 0 to {config.vocab - 1}")
 
 
 def read_weights(model: Llama, tensors: dict[str, ReaderTensor]) -> dict[str, torch.Tensor]:
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if foreign := [name for name in tensors if name not in expected]:
         raise ValueError(f"{len(foreign)} tensors are not supported, such as {foreign[0]}")
-    weights = {"rope_freqs.weight": torch.ones(expected["rope_freqs.weight"])}  # only Llama 3 files have it
-    if missing := [name for name in expected if name not in tensors and name not in weights]:
+    if missing := [name for name in expected if name not in tensors and name != "rope_freqs.weight"]:
         raise ValueError(f"{len(missing)} tensors are missing, such as {missing[0]}")
     for name, tensor in tensors.items():
-        shape = tuple(int(n) for n in reversed(tensor.shape))
-        if shape != expected[name]:
+        if (shape := tuple(tensor.shape.tolist()[::-1])) != expected[name]:
             raise ValueError(f"{name} has shape {shape}, not {expected[name]}")
-        weights[name] = read_tensor(tensor)
-    return weights
+    weights = {name: read_tensor(tensor) for name, tensor in tensors.items()}
+    return {"rope_freqs.weight": torch.ones(model.config.head_dim // 2), **weights}  # only Llama 3 files have it
 
 
 def read_tensor(tensor: ReaderTensor) -> torch.Tensor:
@@ -150,4 +153,4 @@ def read_tensor(tensor: ReaderTensor) -> torch.Tensor:
         values = dequantize(tensor.data, tensor.tensor_type)  # (rows, columns) or (columns,)
     except NotImplementedError as error:
         raise ValueError(f"{tensor.name} has type {tensor.tensor_type.name}, which gguf cannot dequantize") from error
-    return torch.from_numpy(np.require(values, np.float32, "W"))  # an F32 tensor is still a view of the file
+    return torch.from_numpy(np.require(values, np.float32, "W"))  # F32 is still a view of the file, and read-only

@@ -183,7 +183,7 @@ draw_q4_0(qk.quantize(torch.randn(32, generator=torch.Generator().manual_seed(3)
 # any strides. Use torch or numpy; `gguf` and `quant_kernels` are not there when your answer is graded. The exercises do not
 # build on one another: each is scored alone.
 
-# %% nbgrader={"grade": false, "grade_id": "setup", "locked": true, "schema_version": 3, "solution": false, "task": false}
+# %%
 import numpy as np
 import torch
 

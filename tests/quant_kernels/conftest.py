@@ -15,7 +15,7 @@ CONTROL, USER_DEFINED = "<|end|>", "<tool>"
 
 
 def tiny_metadata(n_layer=2, n_head=4, n_head_kv=2, n_embd=64, n_ff=96, **more):
-    """The key-value pairs of a tiny Llama; `more` has keys with __ for dots, None leaves a pair out."""
+    """The key-value pairs of a tiny Llama; `more` has keys with __ for dots."""
     tokens = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     tokens += [merge.replace(" ", "") for merge in MERGES] + [CONTROL, USER_DEFINED]
     pairs = {
@@ -36,8 +36,7 @@ def tiny_metadata(n_layer=2, n_head=4, n_head_kv=2, n_embd=64, n_ff=96, **more):
         "tokenizer.ggml.bos_token_id": len(tokens) - 2,
         "tokenizer.ggml.eos_token_id": len(tokens) - 2,
     }
-    pairs |= {key.replace("__", "."): value for key, value in more.items()}
-    return {key: value for key, value in pairs.items() if value is not None}
+    return pairs | {key.replace("__", "."): value for key, value in more.items()}
 
 
 def tiny_tensors(pairs, tied=False, rope_freqs=False, seed=0):
@@ -78,7 +77,7 @@ def write_gguf(path, pairs, tensors, qtypes=None):
     """Writes a GGUF; `qtypes` maps a tensor's name to the type that it is quantized to."""
     writer = gguf.GGUFWriter(path, pairs["general.architecture"])
     for key, value in pairs.items():
-        if key != "general.architecture":
+        if key != "general.architecture" and value is not None:
             add_pair(writer, key, value)
     for name, values in tensors.items():
         qtype = (qtypes or {}).get(name, gguf.GGMLQuantizationType.F32)
@@ -98,13 +97,18 @@ def add_pair(writer, key, value):
 
 @pytest.fixture
 def tiny_gguf(tmp_path):
-    """A function that writes a tiny Llama and returns its path; see tiny_metadata and tiny_tensors for its options."""
+    """A function that writes a tiny Llama and returns its path.
 
-    def write(tied=False, rope_freqs=False, seed=0, qtypes=None, change=lambda tensors: None, **metadata):
+    `metadata` and the options of tiny_tensors shape it; `change` alters its tensors in place, and `claims` alters
+    what the file says of itself (None: says nothing) without changing the tensors.
+    """
+
+    def write(tied=False, rope_freqs=False, seed=0, qtypes=None, change=None, claims=None, **metadata):
         pairs = tiny_metadata(**metadata)
         tensors = tiny_tensors(pairs, tied, rope_freqs, seed)
-        change(tensors)
-        return write_gguf(tmp_path / "tiny.gguf", pairs, tensors, qtypes)
+        if change:
+            change(tensors)
+        return write_gguf(tmp_path / "tiny.gguf", pairs | (claims or {}), tensors, qtypes)
 
     return write
 
