@@ -11,9 +11,10 @@ from .formats.legacy import Q4_0, Q4_1, Q5_0, Q5_1, Q8_0
 
 QTYPES: dict[str, QType] = {layout.name: layout for layout in (Q4_0(), Q4_1(), Q5_0(), Q5_1(), Q8_0())}
 
-# Weights worked on at a time. On a CPU the temporaries then stay in cache, many times faster than one pass over a large
-# matrix; and torch wakes no other threads, which costs more than operations as short as these.
-CHUNK, GPU_CHUNK = 2**15, 2**24
+# Weights worked on at a time. On a CPU the temporaries of a few operations on 2**19 weights stay in cache, which is many
+# times faster than one pass over a large matrix. A search for scales is thousands of operations, each on so few weights
+# that torch does not wake other threads for it, which would take longer than the operation.
+CHUNK, SEARCH_CHUNK, GPU_CHUNK = 2**19, 2**15, 2**24
 
 
 def quantize(x: torch.Tensor, qtype: str, importance: torch.Tensor | None = None) -> torch.Tensor:
@@ -41,7 +42,7 @@ def quantize(x: torch.Tensor, qtype: str, importance: torch.Tensor | None = None
     # Without importance a block knows nothing of its row: each block is a row of its own.
     rows = x.detach().reshape(-1, layout.block_size if importance is None else n)
     out_rows = out.view(len(rows), -1)
-    for part in _parts(rows):
+    for part in _parts(rows, CHUNK if importance is None else SEARCH_CHUNK):
         chunk = rows[part].float()
         if not _all_finite(chunk):
             raise ValueError(f"x is not finite: {_first(x, ~x.isfinite())}")
@@ -68,13 +69,13 @@ def dequantize(data: torch.Tensor, qtype: str) -> torch.Tensor:
     if data.numel() == 0:
         return out
     blocks, out_blocks = data.reshape(-1, layout.type_size), out.view(-1, layout.block_size)
-    for part in _parts(out_blocks):
+    for part in _parts(out_blocks, CHUNK):
         layout.dequantize_blocks(blocks[part], out_blocks[part])
     return out
 
 
-def _parts(rows: torch.Tensor) -> Iterator[slice]:
-    step = max(1, (CHUNK if rows.device.type == "cpu" else GPU_CHUNK) // rows.shape[-1])
+def _parts(rows: torch.Tensor, chunk: int) -> Iterator[slice]:
+    step = max(1, (chunk if rows.device.type == "cpu" else GPU_CHUNK) // rows.shape[-1])
     return (slice(start, start + step) for start in range(0, len(rows), step))
 
 

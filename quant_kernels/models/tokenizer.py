@@ -42,10 +42,10 @@ class Tokenizer:
 
     def encode(self, text: str, add_special: bool = False) -> list[int]:
         """Returns the text's token ids; with add_special, behind the BOS if the GGUF asks for one."""
-        try:
-            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
-        except UnicodeEncodeError as error:
-            raise ValueError(f"character {error.start} of the text is half of a surrogate pair: {error}") from error
+        if not isinstance(text, str):
+            raise TypeError(f"text is {type(text).__name__}, not str")
+        text.encode()  # half a surrogate pair raises its ValueError here; the library would call the text no str
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         ids = [i for i in ids if i < len(self.tokens)]
         return [self.bos_id, *ids] if add_special and self.bos_id is not None else ids
 
