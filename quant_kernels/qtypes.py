@@ -134,8 +134,8 @@ def _check_scales(out: torch.Tensor, x: torch.Tensor, layout: QType) -> None:
     offset = int(x.reshape(-1, layout.block_size)[block].abs().argmax())
     index = tuple(map(int, np.unravel_index(block * layout.block_size + offset, x.shape)))
     raise ValueError(
-        f"{layout.name} keeps scales in fp16, up to 65504, which those of this block are not: "
-        f"its largest value is {x[index].item()} at index {index}"
+        f"{layout.name} cannot hold {x[index].item()} at index {index}: "
+        "a scale of its block is beyond fp16's largest number, 65504"
     )
 
 

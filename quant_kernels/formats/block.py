@@ -29,7 +29,9 @@ class QType(ABC):
         return 8 * self.type_size / self.block_size
 
     def __repr__(self) -> str:
-        return f"{self.name}({self.block_size} weights in {self.type_size} bytes, {self.bits_per_weight} bits per weight)"
+        return (
+            f"{self.name}({self.block_size} weights in {self.type_size} bytes, {self.bits_per_weight} bits per weight)"
+        )
 
     @abstractmethod
     def quantize_blocks(self, x: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:

@@ -121,7 +121,7 @@ def symmetric_codes(x: torch.Tensor, weights: torch.Tensor | None, nmax: int) ->
     d = first_extreme(x) / -nmax
     id = inverse(d)
     # ggml's 1 / d is Inf where |d| < 2**-128, and all codes end as 0 instead of nmax
-    offset = torch.where((id == 0) & (d != 0), 0.0, nmax + 0.5)
+    offset = torch.where((id == 0) & (d != 0), 0.0, nmax + 0.5).to(x.dtype)
     q = (x * id).add_(offset).to(torch.int8).view(torch.uint8)
     return d, q.clamp_(max=2 * nmax - 1)
 

@@ -77,7 +77,7 @@ def round_half_away(x: torch.Tensor) -> torch.Tensor:
 
     What is added is the float32 below 0.5: with 0.5 itself 0.49999997 would become 1.
     """
-    below_half = torch.tensor(0.49999997, device=x.device)
+    below_half = torch.tensor(0.49999997, dtype=torch.float32, device=x.device)
     return (x + torch.copysign(below_half, x)).to(torch.int8)
 
 

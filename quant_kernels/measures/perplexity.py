@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from quant_kernels.models.llama import Llama
+
 BATCH_TOKENS = 1024  # tokens per forward pass: more is no faster on a CPU, and 49152 logits each take 200 MB
 
 MAX_EXPONENT = math.log(sys.float_info.max)
@@ -38,7 +40,7 @@ def perplexity(
 
     The windows do not overlap and the rest that fills none is dropped. Within a window the logits at positions
     n_ctx // 2 to n_ctx - 2 score the token that follows each: n_ctx - n_ctx // 2 - 1 tokens, for which the model
-    sees at least half a window. Where `model.config.bos_id` is set, it stands in for each window's first token.
+    sees at least half a window. A loaded model's `config.bos_id`, if set, replaces each first token.
 
     model: a loaded model, or any callable from ids (B, n_ctx) to logits (B, n_ctx, V), called under inference_mode.
     tokens: (n,) ids. progress: called with the windows done and their number, after each batch.
@@ -65,7 +67,7 @@ def perplexity(
 
 def cut_windows(model: Callable, tokens: Sequence[int] | Tensor, n_ctx: int) -> Tensor:
     """Returns the checked tokens as (n_windows, n_ctx)."""
-    config = getattr(model, "config", None)
+    config = model.config if isinstance(model, Llama) else None
     tokens = torch.as_tensor(tokens)
     if tokens.ndim != 1 or (len(tokens) and (tokens.is_floating_point() or tokens.dtype == torch.bool)):
         raise ValueError(f"tokens are {tokens.dtype} of shape {tuple(tokens.shape)}, not (n,) integer ids")

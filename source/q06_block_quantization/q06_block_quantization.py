@@ -98,7 +98,7 @@ axes.set(
     ylabel="relative RMSE, %",
     title="4-bit codes: error against block size",
 )
-axes.margins(x=0.12, y=0.1)
+axes.margins(x=0.16, y=0.1)
 axes.grid(alpha=0.3)
 plt.show()
 
@@ -109,11 +109,12 @@ plt.show()
 # the low byte first), then 16 bytes `qs` with two 4-bit codes ("nibbles") each:
 #
 # ```
-# byte      0      1       2          3          4                17
-#        ┌──────┬──────┬──────────┬──────────┬──────────┬ ··· ┬──────────┐
-#        │  d (float16)│ x16 │ x0 │ x17 │ x1 │ x18 │ x2 │     │ x31 │ x15│
-#        └──────┴──────┴──────────┴──────────┴──────────┴ ··· ┴──────────┘
-#                        high  low                             bits 7–4, bits 3–0
+# byte      0       1       2           3           4                   17
+#        ┌───────────────┬───────────┬───────────┬───────────┬─ ··· ─┬───────────┐
+#        │  d (float16)  │ x16 │ x0  │ x17 │ x1  │ x18 │ x2  │       │ x31 │ x15 │
+#        └───────────────┴───────────┴───────────┴───────────┴─ ··· ─┴───────────┘
+#                         bits  bits
+#                         7–4   3–0
 # ```
 #
 # Byte `2 + j` holds weight `j` in its low nibble and weight `j + 16` in its high nibble: one shift and one mask give two
@@ -121,40 +122,35 @@ plt.show()
 # The cell draws a block that ggml's rules make of 32 random weights.
 
 # %% tags=["experiment"]
+from matplotlib.colors import ListedColormap
+
 import quant_kernels as qk
 
 
 def draw_q4_0(block):
-    colours = {"d": "#c9ccd1", "high": "#f6b26b", "low": "#8ab4f8"}
-    figure, axes = plt.subplots(figsize=(13, 4.6))
+    fields = torch.ones(8, 18)  # rows: bit 7 … bit 0; 0: d, 1: low nibbles, 2: high nibbles
+    fields[:4] = 2
+    fields[:, :2] = 0
+    figure, axes = plt.subplots(figsize=(13, 4))
+    colours = ListedColormap(["#d3d6da", "#8ab4f8", "#f6b26b"])
+    axes.pcolormesh(fields, cmap=colours, edgecolors="white", linewidth=2)
+    axes.invert_yaxis()
     for place, byte in enumerate(block.tolist()):
-        for bit in range(8):
-            colour = colours["d"] if place < 2 else colours["high" if bit > 3 else "low"]
-            axes.add_patch(
-                plt.Rectangle((place, bit), 1, 1, facecolor=colour, edgecolor="white", linewidth=1.5)
-            )
-            axes.text(place + 0.5, bit + 0.5, byte >> bit & 1, ha="center", va="center", family="monospace")
-        names = ("d, low byte", "d, high byte")[place : place + 1] or (
-            f"x{place + 14} = {byte >> 4}",
-            f"x{place - 2} = {byte & 15}",
-        )
-        for name, height in zip(names, (8.25, -0.25)):
-            axes.text(
-                place + 0.5,
-                height,
-                name,
-                rotation=60,
-                ha="left" if height > 0 else "right",
-                va="bottom" if height > 0 else "top",
-                fontsize=9,
-                rotation_mode="anchor",
-            )
+        for row in range(8):
+            axes.text(place + 0.5, row + 0.5, byte >> 7 - row & 1, ha="center", va="center")
+    low, high = (block[2:] & 15).tolist(), (block[2:] >> 4).tolist()
+    centres = [place + 0.5 for place in range(18)]
+    axes.set_xticks(
+        centres, ["d, low\nbyte", "d, high\nbyte", *(f"x{j}\n{code}" for j, code in enumerate(low))]
+    )
+    top = axes.secondary_xaxis("top")
+    top.set_xticks(centres[2:], [f"x{j + 16}\n{code}" for j, code in enumerate(high)])
+    axes.set_yticks([row + 0.5 for row in range(8)], [f"bit {7 - row}" for row in range(8)])
+    for side in (axes, top):
+        side.tick_params(length=0)
+        side.spines[:].set_visible(False)
     scale = block[:2].view(torch.float16).item()
-    axes.set_title(f"one Q4_0 block: d = {scale:.5g}; weight = d · (code − 8)", pad=48)
-    axes.set(xlim=(0, 18.6), ylim=(-1.9, 8), xticks=[], yticks=[bit + 0.5 for bit in range(8)])
-    axes.set_yticklabels([f"bit {bit}" for bit in range(8)])
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+    axes.set_title(f"one block of Q4_0: d = {scale:.4g}, weight = d · (code − 8)", pad=16)
     plt.show()
 
 
@@ -196,16 +192,16 @@ import torch
 # q8_0_quantize    x: float32 (..., n)              →  uint8   (..., n/32 · 34)
 # q8_0_dequantize  data: uint8 (..., n_blocks · 34)  →  float32 (..., n_blocks · 32)
 #
-# byte      0      1      2      3      4              33
-#        ┌──────┬──────┬──────┬──────┬──────┬ ··· ┬──────┐
-#        │  d (float16)│  q0  │  q1  │  q2  │     │  q31 │     q: int8, two's complement
-#        └──────┴──────┴──────┴──────┴──────┴ ··· ┴──────┘     34 · 8 / 32 = 8.5 bits per weight
+# byte      0       1       2      3      4              33
+#        ┌───────────────┬──────┬──────┬──────┬─ ··· ─┬──────┐
+#        │  d (float16)  │  q0  │  q1  │  q2  │       │  q31 │     q: int8, two's complement
+#        └───────────────┴──────┴──────┴──────┴─ ··· ─┴──────┘     34 · 8 / 32 = 8.5 bits per weight
 # ```
 #
 # | | |
 # |:--|:--|
 # | Blocks | 32 neighbours along the last dimension |
-# | Scale | `d = max\|x\| / 127`, float32 |
+# | Scale | `d = max(abs(x)) / 127`, float32 |
 # | Codes | `q = round(x · (1 / d))`, halves away from zero, with the float32 `d`, by the reciprocal |
 # | Stored | `d` rounded to float16 (`.half()`), then the 32 codes |
 # | Zero block | all 34 bytes are 0 |
@@ -276,25 +272,17 @@ def from_hex(text):
 
 x = torch.zeros(32)
 x[:7] = torch.tensor([127, -127, 2.5, -2.5, 3.7, 0.25, 1])  # d = 1, which is 0x3c00 in float16
-block = from_hex("003c 7f8103fd040001" + "00" * 25)
+rest = "00" * 25
+block = from_hex("003c 7f8103fd040001" + rest)
 mistakes = {
-    "halves go to the even neighbour (torch.round), not away from zero": from_hex(
-        "003c 7f8102fe040001" + "00" * 25
-    ),
-    "codes are cut off toward zero, not rounded": from_hex("003c 7f8102fe030001" + "00" * 25),
-    "the scale's high byte comes first; the format is little-endian": from_hex(
-        "3c00 7f8103fd040001" + "00" * 25
-    ),
-    "the scale is max|x| / 128": from_hex("f03b 7f8003fd040001" + "00" * 25),
-    "codes have 128 added; they are two's complement": from_hex("003c ff0183 7d848081" + "80" * 25),
+    "halves go to the even neighbour, not away from zero": from_hex("003c 7f8102fe040001" + rest),
+    "codes are cut off toward zero, not rounded": from_hex("003c 7f8102fe030001" + rest),
+    "the scale's high byte comes first; it is little-endian": from_hex("3c00 7f8103fd040001" + rest),
+    "the scale is max|x| / 128": from_hex("f03b 7f8003fd040001" + rest),
+    "codes have 128 added; they are two's complement": from_hex("003c ff01837d848081" + "80" * 25),
 }
-check_equal(
-    q8_0_quantize(x),
-    block,
-    "q8_0_quantize of 127, −127, 2.5, −2.5, 3.7, 0.25, 1, 0, 0, …",
-    mistakes,
-    block=34,
-)
+what = "q8_0_quantize of 127, −127, 2.5, −2.5, 3.7, 0.25, 1, 0, 0, …"
+check_equal(q8_0_quantize(x), block, what, mistakes, block=34)
 check_equal(q8_0_quantize(torch.zeros(64)), from_hex("00" * 68), "q8_0_quantize of two zero blocks", block=34)
 decoded = torch.tensor([127.0, -127, 3, -3, 4, 0, 1] + [0] * 25)
 mistakes = {"codes are read as unsigned bytes": decoded % 256}
@@ -335,9 +323,7 @@ cases = {
 }
 for name, x in cases.items():
     mistakes = {
-        "halves go to the even neighbour (torch.round), not away from zero": lambda: variant(
-            x, rounding=torch.round
-        ),
+        "halves go to the even neighbour, not away from zero": lambda: variant(x, rounding=torch.round),
         "halves go up, not away from zero": lambda: variant(x, rounding=lambda v: (v + 0.5).floor()),
         "codes are cut off toward zero, not rounded": lambda: variant(x, rounding=torch.trunc),
         "codes come from the scale rounded to float16, not from the float32 one": lambda: variant(
@@ -375,17 +361,18 @@ for part in (data, data[0, :34]):
 # q4_0_quantize    x: float32 (..., n)              →  uint8   (..., n/32 · 18)
 # q4_0_dequantize  data: uint8 (..., n_blocks · 18)  →  float32 (..., n_blocks · 32)
 #
-# byte      0      1       2          3          4                17
-#        ┌──────┬──────┬──────────┬──────────┬──────────┬ ··· ┬──────────┐
-#        │  d (float16)│ q16 │ q0 │ q17 │ q1 │ q18 │ q2 │     │ q31 │ q15│
-#        └──────┴──────┴──────────┴──────────┴──────────┴ ··· ┴──────────┘
-#                        high  low                             bits 7–4, bits 3–0
+# byte      0       1       2           3           4                   17
+#        ┌───────────────┬───────────┬───────────┬───────────┬─ ··· ─┬───────────┐
+#        │  d (float16)  │ q16 │ q0  │ q17 │ q1  │ q18 │ q2  │       │ q31 │ q15 │
+#        └───────────────┴───────────┴───────────┴───────────┴─ ··· ─┴───────────┘
+#                         bits  bits
+#                         7–4   3–0
 # ```
 #
 # | | |
 # |:--|:--|
 # | Blocks | 32 neighbours along the last dimension |
-# | Scale | `m` = the element with the largest \|x\|, **with its sign**; of equal ones the first. `d = m / −8`, float32 |
+# | Scale | `m` = the element with the largest magnitude, **with its sign**; of equal ones the first. `d = m / −8`, float32 |
 # | Codes | `q = min(15, trunc(x · (1 / d) + 8.5))`, with the float32 `d`, by the reciprocal. So `m` gets code 0, the value −8 |
 # | Stored | `d` rounded to float16, then the nibbles; a code is unsigned, 8 stands for zero |
 # | Zero block | all codes 8; `d` is zero, of either sign (ggml's C code writes −0.0, its Python package 0.0) |
@@ -458,7 +445,7 @@ def from_hex(text):
 ramp = torch.cat([torch.arange(-8.0, 8), torch.arange(7.0, -9, -1)])  # −8 … 7, 7 … −8
 block = from_hex("003c f0e1d2c3b4a5968778695a4b3c2d1e0f")
 mistakes = {
-    "neighbours (2i, 2i + 1) share a byte; Q4_0 pairs the nibbles i and i + 16": from_hex(
+    "neighbours 2i and 2i + 1 share a byte, not i and i + 16": from_hex(
         "003c 1032547698badcfeefcdab8967452301"
     ),
     "the high and the low nibbles are swapped": from_hex("003c 0f1e2d3c4b5a69788796a5b4c3d2e1f0"),
@@ -467,7 +454,7 @@ mistakes = {
 }
 check_equal(q4_0_quantize(ramp), block, "q4_0_quantize of −8 … 7, 7 … −8", mistakes, block=18)
 mistakes = {
-    "the scale is |m| / 8: the sign of the largest element is lost": from_hex(
+    "the scale is |m| / 8, which loses the largest element's sign": from_hex(
         "003c 1f2f3e4d5c6b7a8998a7b6c5d4e3f2f1"
     ),
     "the scale is max|x| / 7": from_hex("923c 2f3e4d5c5c6b7a8998a7b6c5c5d4e3f2"),
@@ -532,7 +519,7 @@ cases = {
 }
 for name, x in cases.items():
     mistakes = {
-        "neighbours (2i, 2i + 1) share a byte; Q4_0 pairs the nibbles i and i + 16": lambda: variant(
+        "neighbours 2i and 2i + 1 share a byte, not i and i + 16": lambda: variant(
             x, pack=lambda q: q[..., ::2] | q[..., 1::2] << 4
         ),
         "the high and the low nibbles are swapped": lambda: variant(
@@ -540,7 +527,7 @@ for name, x in cases.items():
         ),
         "codes are stored in two's complement; Q4_0 adds 8": lambda: variant(x, pack=lambda q: split(q ^ 8)),
         "the scale is max|x| / 7": lambda: variant(x, scale=lambda b: b.abs().amax(-1, keepdim=True) / 7),
-        "the scale is |m| / 8: the sign of the largest element is lost": lambda: variant(
+        "the scale is |m| / 8, which loses the largest element's sign": lambda: variant(
             x, scale=lambda b: b.abs().amax(-1, keepdim=True) / 8
         ),
         "halves go to the even neighbour (torch.round), not up": lambda: variant(
@@ -580,7 +567,7 @@ scale, low, high = (
 )
 q = torch.cat([low, high], -1).float()
 mistakes = {
-    "neighbours (2i, 2i + 1) share a byte; Q4_0 pairs the nibbles i and i + 16": (
+    "neighbours 2i and 2i + 1 share a byte, not i and i + 16": (
         scale * (torch.stack([low, high], -1).flatten(-2).float() - 8)
     ).flatten(-2),
     "the high and the low nibbles are swapped": (scale * (torch.cat([high, low], -1).float() - 8)).flatten(
@@ -603,16 +590,18 @@ for data, decoded in ((blocks.flatten(-2), mistakes), (blocks[0, 0], {})):
 # *10 minutes, 6 points*
 #
 # ```
-# group3_quantize    x: float32 (rows, n)    →  packed uint8 (rows, ⌈3n/8⌉), scale float16 (rows, n_groups), low float16 (rows, n_groups)
-# group3_dequantize  packed, scale, low, n   →  float32 (rows, n)                              n_groups = ⌈n/128⌉, n ≥ 1
+# group3_quantize    x: float32 (rows, n)    →  packed  uint8    (rows, ⌈3n/8⌉)
+#                                               scale   float16  (rows, n_groups)     n_groups = ⌈n/128⌉
+#                                               low     float16  (rows, n_groups)     n ≥ 1
+# group3_dequantize  packed, scale, low, n   →  float32 (rows, n)
 #
-# the codes of a row are one stream of bits, least significant bit first, without regard to byte borders:
+# the codes of a row are one stream of bits, the least significant first, across byte borders:
 #
 #          ┌──────────── byte 0 ───────────┬──────────── byte 1 ───────────┬──────────── byte 2 ───────────┐
 # bit        0   1   2   3   4   5   6   7   0   1   2   3   4   5   6   7   0   1   2   3   4   5   6   7
-# code     └── q0 ───┘└── q1 ───┘└── q2 ────────┘└── q3 ───┘└── q4 ───┘└── q5 ────────┘└── q6 ───┘└── q7 ───┘
+# code     └─── q0 ──┘└─── q1 ──┘└──── q2 ────┘└─── q3 ──┘└─── q4 ──┘└──── q5 ────┘└─── q6 ──┘└─── q7 ──┘
 #
-#          bit b of code i is bit (3i + b) mod 8 of byte ⌊(3i + b) / 8⌋; the bits left over in a row's last byte are 0
+# bit b of code i is bit (3i + b) mod 8 of byte ⌊(3i + b) / 8⌋; what is left of a row's last byte is 0
 # ```
 #
 # | | |
@@ -678,7 +667,8 @@ def group3_dequantize(packed, scale, low, n):
 # padded = torch.cat([x, copies of the last column], dim=1).reshape(rows, -1, 128)
 # s, m = stored scale and low, as float32, shape (rows, n_groups, 1)
 # codes = ((padded - m) / s).round().clamp(0, 7)                  # and 0 where s is 0
-# stream = [(codes >> 0) & 1, (codes >> 1) & 1, (codes >> 2) & 1] stacked last, flattened to (rows, 3n), zeros up to a multiple of 8
+# stream = stack of (codes >> 0) & 1, (codes >> 1) & 1, (codes >> 2) & 1          # (rows, n, 3)
+# stream = flattened to (rows, 3n), zeros up to a multiple of 8, as (rows, n_bytes, 8)
 # byte = stream[..., 0] + 2 * stream[..., 1] + ... + 128 * stream[..., 7]
 # ```
 #
@@ -821,19 +811,22 @@ for rows, n in ((4, 300), (3, 131), (2, 7), (1, 128)):
 # ```
 # q4_k_dequantize  data: uint8 (..., n_blocks · 144)  →  float32 (..., n_blocks · 256)
 #
-# byte     0      2      4                16                                                144
-#        ┌──────┬──────┬──── scales ────┬──────────────────── qs ────────────────────────────┐
-#        │  d   │ dmin │  12 bytes      │  4 chunks of 32 bytes                              │      d, dmin: float16
-#        └──────┴──────┴────────────────┴────────────────────────────────────────────────────┘
+# byte     0      2      4            16                                     144
+#        ┌──────┬──────┬────────────┬─────────────────────────────────────────┐
+#        │  d   │ dmin │   scales   │  qs: 4 chunks of 32 bytes               │     d, dmin: float16
+#        └──────┴──────┴────────────┴─────────────────────────────────────────┘
 #
-# scales   bit  7   6   5   4   3   2   1   0
-# byte 0–3    │ A: sc4–7 │       sc0–3           │     sub-block j < 4:   sc_j = byte j,      low 6 bits
-# byte 4–7    │ B:  m4–7 │        m0–3           │                         m_j = byte j + 4,  low 6 bits
-# byte 8–11   │   m4–7, low 4 │ sc4–7, low 4     │     sub-block j ≥ 4:   sc_j = low nibble of byte j + 4, and as bits 5–4 A of byte j − 4
-#                                                                         m_j = high nibble of byte j + 4, and as bits 5–4 B of byte j
+# scales       bit   7   6   5   4   3   2   1   0
+# bytes  0–3       │  A   │         sc 0–3         │
+# bytes  4–7       │  B   │          m 0–3         │
+# bytes 8–11       │     m 4–7     │     sc 4–7    │     their low 4 bits
 #
-# qs       chunk c, byte l:  low nibble  = element l of sub-block 2c
-#                            high nibble = element l of sub-block 2c + 1
+# sub-block j < 4     sc_j = low 6 bits of byte j                  m_j = low 6 bits of byte j + 4
+# sub-block j ≥ 4     sc_j = low nibble of byte j + 4              m_j = high nibble of byte j + 4
+#                            + 16 · A of byte j − 4                      + 16 · B of byte j
+#
+# qs           chunk c, byte l:   low nibble   = element l of sub-block 2c
+#                                 high nibble  = element l of sub-block 2c + 1
 # ```
 #
 # | | |
@@ -908,7 +901,7 @@ mistakes = {
     "nibbles are ordered 32 elements at a time, as in Q4_0; Q4_K's order is 64 wide": expand(
         torch.tensor([1, 2]).repeat_interleave(16).repeat(8), sc, m
     ),
-    "neighbours (2i, 2i + 1) share a byte": expand(torch.tensor([1, 2]).repeat(128), sc, m),
+    "neighbours 2i and 2i + 1 share a byte": expand(torch.tensor([1, 2]).repeat(128), sc, m),
     "the 12 bytes are read as one stream of 6-bit numbers": expand(
         q, [1, 8, 48, 0, 4, 0, 0, 0], [0, 0, 16, 37, 38, 30, 11, 50]
     ),
@@ -974,7 +967,7 @@ for data in (blocks.flatten(-2), blocks[0, 0]):
         "nibbles are ordered 32 elements at a time, as in Q4_0; Q4_K's order is 64 wide": lambda: variant(
             data, nibbles=wide32
         ),
-        "neighbours (2i, 2i + 1) share a byte": lambda: variant(
+        "neighbours 2i and 2i + 1 share a byte": lambda: variant(
             data, nibbles=lambda qs: torch.stack([qs & 15, qs >> 4], -1).flatten(-3)
         ),
         "high nibbles come before low nibbles": lambda: variant(
@@ -1025,19 +1018,19 @@ for data in (blocks.flatten(-2), blocks[0, 0]):
 # q4_0_q8_0_gemv   w: uint8 (rows, n_blocks · 18)   Q4_0
 #                  x: uint8 (n_blocks · 34)         Q8_0     →  y: float32 (rows,)
 #
-#           n_blocks                    31
-#  y_r  =      Σ     d_w[r, b] · d_x[b] · Σ   (q_w[r, b, i] − 8) · q_x[b, i]
-#             b=0                      i=0
-#           └──── float32 ────────────┘ └──────────── integer ─────────────┘
+#       n_blocks − 1                       31
+# y_r =      Σ        d_w[r, b] · d_x[b] ·  Σ  (q_w[r, b, i] − 8) · q_x[b, i]
+#          b = 0                           i = 0
+#                    └───── float32 ─────┘   └─────────── integer ──────────┘
 # ```
 #
 # | | |
 # |:--|:--|
-# | Integer part | exact. At most 32 · 8 · 128 = 32 768 in size, so float32 tensors that hold whole numbers are integers enough |
+# | Integer part | exact. At most 32 · 8 · 127 = 32 512 in size; float32 tensors that hold whole numbers below 2²⁴ are integers enough |
 # | Float part | the scales multiply once per block, after the sum; a block whose integer dot is 0 adds exactly 0 |
 # | Memory | beyond arguments and result less than **one byte per weight** (rows · 32 · n_blocks bytes) at any time. An int8 copy of the matrix already breaks it; go through the rows in tiles |
 # | Time | 4 096 rows of 8 192 within two seconds: a loop over tiles or rows is fine, one over blocks is not |
-# | Tolerance | `n_blocks · 2⁻²⁴ · Σ_b \|term_b\|` for each row: `d_w · d_x` is exact (11 + 11 bits), its product with the integer rounds once, and so does each addition, by at most 2⁻²⁴ relative; the same to first order for every order of summation |
+# | Tolerance | `n_blocks · 2⁻²⁴ · Σ_b abs(term_b)` for each row: `d_w · d_x` is exact (11 + 11 bits), its product with the integer rounds once, and so does each addition, by at most 2⁻²⁴ relative; the same to first order for every order of summation |
 #
 # The memory test has 4 096 × 8 192 weights: 128 MiB in float32, 32 MiB in int8, 18 MiB packed. The limit is 32 MiB.
 
@@ -1106,7 +1099,7 @@ mistakes = {
     "the scale of x is left out": torch.tensor([64.0, -320]),
     "the scale of w is left out": torch.tensor([32.0, -160]),
     "the high and the low nibbles are swapped": torch.tensor([14.0, -80]),
-    "neighbours (2i, 2i + 1) share a byte; Q4_0 pairs the nibbles i and i + 16": torch.tensor([15.0, -80]),
+    "neighbours 2i and 2i + 1 share a byte, not i and i + 16": torch.tensor([15.0, -80]),
 }
 check_close(q4_0_q8_0_gemv(w, x), torch.tensor([16.0, -80]), 0.0, "q4_0_q8_0_gemv of two rows", WHY, mistakes)
 
@@ -1143,9 +1136,7 @@ def mistaken(w, x):
     wrapped = (q_w * q_x + 128) % 256 - 128
     return {
         "the 8 is not subtracted from the weights' codes": gemv(q_w + 8, d_w, q_x, d_x),
-        "neighbours (2i, 2i + 1) share a byte; Q4_0 pairs the nibbles i and i + 16": gemv(
-            neighbours, d_w, q_x, d_x
-        ),
+        "neighbours 2i and 2i + 1 share a byte, not i and i + 16": gemv(neighbours, d_w, q_x, d_x),
         "the high and the low nibbles are swapped": gemv(q_w.roll(16, -1), d_w, q_x, d_x),
         "codes are read as two's complement; Q4_0 adds 8": gemv(q_w + 8 - 16 * (q_w >= 0), d_w, q_x, d_x),
         "products wrap around at 8 bits: int8 · int8 stays int8 in torch": (d_w * d_x * wrapped.sum(-1))
@@ -1211,16 +1202,16 @@ assert not y.any(), (
 # Measure four schemes on the same tensor, in blocks of 32 along the last dimension, and let the measurement choose.
 #
 # ```
-# error_table  x: float32 (..., n), n a multiple of 32  →  dict: the four names below to errors in percent (numbers)
-# cheapest     x, target: a number in percent           →  the name of the scheme that reaches the target with the fewest bits
+# error_table  x: float32 (..., n), n a multiple of 32  →  dict: the names below to errors in percent
+# cheapest     x, target: a number in percent           →  the name that reaches it with the fewest bits
 # ```
 #
 # | name | bits per weight | scale | codes | decoded | target on N(0, 1) |
 # |:--|--:|:--|:--|:--|--:|
-# | `"Q8_0"` | 8.5 | `max\|x\| / 127` | −127 … 127 | d · q | 0.535 % |
+# | `"Q8_0"` | 8.5 | `max(abs(x)) / 127` | −127 … 127 | d · q | 0.535 % |
 # | `"min-max"` | 5.0 | `(max − min) / 15` | 0 … 15 | d · q + min | 7.82 % |
 # | `"Q4_0"` | 4.5 | signed largest / −8 | −8 … 7 | d · q | 8.60 % |
-# | `"absmax/7"` | 4.5 | `max\|x\| / 7` | −7 … 7 | d · q | 9.70 % |
+# | `"absmax/7"` | 4.5 | `max(abs(x)) / 7` | −7 … 7 | d · q | 9.70 % |
 #
 # | | |
 # |:--|:--|
@@ -1305,7 +1296,7 @@ for name, target in targets.items():
         "errors are averaged over blocks; the sums run over the whole tensor": block_means[name],
     }
     if name == "Q4_0":
-        mistakes["the scale is |m| / 8: the sign of the largest element is lost"] = 9.37
+        mistakes["the scale is |m| / 8, which loses the largest element's sign"] = 9.37
         mistakes["the scale is max|x| / 7"] = 9.70
     check_close(
         table[name], target, 0.01 * target, f'error_table of N(0, 1), "{name}"', "1 % of the figure", mistakes
@@ -1368,7 +1359,7 @@ for case, x in cases.items():
             "the error is divided by the largest weight, not by the root mean square": lambda: (
                 percent(x, name) * x.square().mean().sqrt().item() / x.abs().max().item()
             ),
-            '"Q4_0" uses |m| / 8: the sign of the largest element is lost': lambda: percent(x, "|m|/8"),
+            "'Q4_0' uses |m| / 8, which loses the largest element's sign": lambda: percent(x, "|m|/8"),
             '"min-max" makes the range contain zero': lambda: percent(x, "through zero"),
         }
         right = percent(x, name)
@@ -1403,8 +1394,8 @@ for case, x in choices.items():
 # of each kind of tensor, and then at what the model loses. None of this is graded.
 #
 # A trap comes with this file: its matrices were already quantized to **Q4_1** (the embedding to Q8_0) before they got here. In every
-# block of 32 the weights take at most 16 values, min + d · q. A second quantization to the *same* grid costs almost nothing, and one
-# to any other grid has to miss these values. So Q4_1 will look better than Q8_0 here, with fewer bits. That says something about
+# block of 32 the weights take at most 16 values, min + d · q. A second quantization to the *same* grid finds them again, and one
+# to any other grid has to miss them. So Q4_1 will look better than Q8_0 here, with fewer bits. That says something about
 # the file and nothing about the formats: **never rank formats on weights that were quantized before.**
 
 # %% tags=["experiment"]
@@ -1454,18 +1445,13 @@ for scheme, there_and_back in schemes.items():
         100 * ((there_and_back(embedding) - embedding).norm() / embedding.norm()).item()
     )
 
-figure, axes = plt.subplots(figsize=(9.5, 4))
+figure, axes = plt.subplots(figsize=(10, 4))
 for i, scheme in enumerate(schemes):
     heights = [measured[scheme, kind] for kind in [*kinds, "token_embd"]]
     bars = axes.bar([place + 0.27 * (i - 1) for place in range(8)], heights, width=0.27, label=scheme)
     axes.bar_label(bars, fmt="%.2g", fontsize=8, padding=2)
-axes.set_yscale("log")
 axes.set_xticks(range(8), [*kinds, "token_embd"])
-axes.set(
-    ylabel="relative RMSE, % (log scale)",
-    title="SmolLM2-135M-Instruct: error per tensor type",
-    ylim=(None, 60),
-)
+axes.set(ylabel="relative RMSE, %", title="SmolLM2-135M-Instruct: error per tensor type", ylim=(0, 14))
 axes.legend(loc="upper center", ncols=3, fontsize=8.5, frameon=False)
 plt.show()
 
@@ -1483,7 +1469,7 @@ from pydoc_data.topics import topics
 WINDOWS = 4  # more are more exact and slower
 
 text = "\n\n".join(topics[name] for name in sorted(topics))
-tokens = model.tokenizer.encode(text[:20_000])[: 512 * WINDOWS]
+tokens = model.tokenizer.encode(text[:40_000])[: 512 * WINDOWS]
 candidates = {"as in the file (Q4_1)": None, "your Q8_0": your_q8_0, "your Q4_0": your_q4_0}
 for label, there_and_back in candidates.items():
     replaced = {name: there_and_back(weight) for name, weight in matrices.items()} if there_and_back else {}
@@ -1554,12 +1540,12 @@ for label, there_and_back in candidates.items():
 # What is left out: elements that are met exactly. Of 32, one in the symmetric schemes: √(31/32) = 0.984; two with min-max: √(30/32) = 0.968. That closes the gap: 0.535, 7.81, 9.70. Q4_0 gets 8.49 by it, and the elements near −m that are
 # clipped from 8 to 7 steps (about 0.5 % of elements, about 3 % of the squared error) bring it back to 8.60. 16 levels instead of 15: a factor 7/8 in the step.
 # Turns round: values on both extremes (clipped by Q4_0, exact with sevenths); one-sided or offset weights (min-max gains most); tiny noise on a large mean (float16 of the minimum). Wrong goal: what counts is the output
-# error Σ over inputs, weighted by activations; an importance-weighted search raises weight error and lowers the weighted one.
+# error Σ over inputs, weighted by activations; an importance-weighted search can raise the plain error while it lowers the weighted one.
 #
 # **Strong, 7 of 7.** *"Uniform error in a step gives d/√12. For 32 normals E max|x| ≈ 2.35, E range ≈ 4.14, so roughly 9.7–9.9 % for max/7, 8.5–8.6 for max/8, 8.0 for range/15, 0.54 for max/127: ratio 8/7 between the two
 # symmetric rules, as measured (9.70/8.60 = 1.13). I measured a little less than predicted because the extremes themselves are represented exactly: one element in 32, two for min-max. Q4_0 gives some back: an element within half a step of −m is clipped.
-# With ±1 in each block on a grid of sevenths absmax/7 is exact and Q4_0 is not; with weights around 1 min-max wins by far. And none of it is the model's loss: rounding that costs more on unused input columns is cheaper for the output,
-# which is why imatrix-weighted scales raise this error and lower the weighted one."* Numbers, the residual, counterexamples, and the limits of the metric.
+# With ±1 in each block on a grid of sevenths absmax/7 is exact and Q4_0 is not; with weights around 1 min-max wins by far. And none of it is the model's loss: error on input columns that are hardly used costs the output little,
+# which is why imatrix-weighted scales may raise this error while they lower the weighted one."* Numbers, the residual, counterexamples, and the limits of the metric.
 #
 # **Middling, 4 of 7.** *"Step over √12. absmax/7 has 15 levels over the range, Q4_0 16, so its step is 7/8 and the error 12 % lower; min-max uses the actual range, which on a Gaussian is less than twice the maximum; 8 bits divide by 127 instead of 7. For
 # weights that are all positive min-max would be much better."* Right mechanism and ratios, one counterexample. No absolute prediction, no residual, nothing on output error.
@@ -1586,7 +1572,7 @@ for label, there_and_back in candidates.items():
 # **Look for:** one token: every weight byte is read once, so time ≥ packed bytes / memory bandwidth; a decode to float32 in memory multiplies the traffic (4 bytes written and read against 0.56). Prompt: the same unpacked tile serves many columns, compute bound.
 # One load of 16 bytes, `& 15` and `>> 4` give elements 0–15 and 16–31 as two contiguous registers: no shuffle, and they meet contiguous activations. Activations are quantized once per vector, not per row.
 # x86 instructions multiply unsigned by signed: leave the codes 0–15 as the unsigned operand, subtract 8 · Σq_x per block (which a Q8_1 block carries). Widths: two products of at most 15 · 127 fit int16 without saturation (with full u8 · s8 they need not); a whole block is at most
-# 32 · 8 · 128 = 32 768, int32 to be safe; float once per block. Tails: rows are whole blocks by contract; odd numbers of rows and blocks per vector step need care. Done: share of measured bandwidth (STREAM on the same machine), equal to the reference within the stated bound.
+# 32 · 8 · 127 = 32 512, which just fits int16 too; float once per block. Tails: rows are whole blocks by contract; odd numbers of rows and blocks per vector step need care. Done: share of measured bandwidth (STREAM on the same machine), equal to the reference within the stated bound.
 #
 # **Strong, 6 of 7.** *"For one token it is a stream: 18 bytes per 32 weights, so the floor is packed bytes over measured bandwidth, and anything that writes decoded weights to memory loses. Keep everything in registers: load 16 bytes, mask and shift; because the
 # halves are split I get elements 0–15 and 16–31 in order and need no shuffle. x is Q8_0, made once. vpdpbusd wants unsigned × signed, so nibbles go first as 0..15, and −8·Σx comes from a per-block sum of x. int32 accumulators per block, times d_w·d_x, float
@@ -1680,11 +1666,17 @@ for label, there_and_back in candidates.items():
 # 4. *How it is multiplied.* Weights stay packed; activations become Q8_0 once; integer dot per block, one float multiplication; tiles bound the memory (one byte per weight would already be twice the packed size). One token: bandwidth bound. Error bound: n_blocks · 2⁻²⁴ · Σ|t|, and why block dots are exact.
 # 5. *How good it is.* Predict: step/√12 with the mean largest of 32 normals, 2.35. Show: 0.535, 7.82, 8.60, 9.70 %. Explain the rest by exact extremes and clipping. Say what the number does not show: activations' weighting, the model's loss; and that SmolLM2's file cannot rank formats, since it lies on Q4_1's grid.
 #
-# **Strong, 7 of 7.** Goes this way or another of equal order; draws before speaking of bytes; gives a prediction, then the measurement; when asked about Q4_K's cost says "I have not measured its encoder here" instead of guessing.
+# Score the talk itself where you heard it; the samples are what candidates wrote of theirs.
 #
-# **Middling, 4 of 7.** All parts are there and right, in the order of the notebook's cells; the interviewer has to ask for the picture, for the zero block and for what the error means; answers are then correct.
+# **Strong, 7 of 7.** *"I drew 18 bytes and packed one block by hand, both signs, before any code: a format is a layout plus a rounding rule. Then the cases that break encoders (zero block, tie of the extremes,
+# 16 before the clamp), then code. I read Q4_K from the drawing of its 12 bytes and checked it on random bytes against another decoder. For the product I gave the bound first (packed bytes over bandwidth; error n_blocks · 2⁻²⁴ · Σ|t|), then showed
+# peak memory. I predicted 8.6 % and 9.8 % for the symmetric rules, showed 8.60 and 9.70, and explained the gap. Open: I measured weight error only; SmolLM2's file lies on Q4_1's grid, so I would not rank formats with it. Asked for Q4_K's
+# encoder I said that I had not written one, and what it has to search."* A picture first, predictions before figures, limits unasked.
 #
-# **Weak, 1 of 7.** Ten minutes on the first function, no layout on the board; "the tests passed" is the evidence; follow-ups are answered by terms without content ("it is SIMD-friendly").
+# **Middling, 4 of 7.** *"I went through (a) to (f) and explained each function. I showed the nibble order when asked and repaired my description of the zero block. My table has 0.535, 7.82, 8.60 and 9.70 %; the asymmetric one is best of the 4-bit ones because it uses the
+# range. The product goes by tiles so that memory stays small."* Right, in order, complete on request; the picture, the prediction and the limits had to be asked for.
+#
+# **Weak, 1 of 7.** *"I explained my code for Q8_0 and Q4_0 line by line; all tests pass. There was no time for the product. It is SIMD-friendly."* No layout, no numbers, the evidence is the grader's.
 #
 # === END MARK SCHEME ===
 

@@ -77,20 +77,25 @@ def page():
         browser.close()
 
 
+def wait_until(condition, page) -> None:
+    ends = time.monotonic() + START_SECONDS
+    while not condition():
+        assert time.monotonic() < ends, "it did not happen in time"
+        page.wait_for_timeout(100)
+
+
 def run_cell(page, cell) -> str:
     """Run a cell, wait for its end, and return the text of its output."""
     prompt = cell.locator(".jp-InputPrompt").first
     before = prompt.inner_text()
     cell.locator(".cm-content").first.click()
     page.keyboard.press("Control+Enter")
-    ends = time.monotonic() + START_SECONDS
-    while not (re.fullmatch(r"\[\d+\]:", prompt.inner_text()) and prompt.inner_text() != before):
-        assert time.monotonic() < ends, f"the cell did not end: {prompt.inner_text()}"
-        page.wait_for_timeout(100)
+    wait_until(lambda: re.fullmatch(r"\[\d+\]:", prompt.inner_text()) and prompt.inner_text() != before, page)
     return cell.locator(".jp-OutputArea").first.inner_text()
 
 
 def test_a_learner_solves_the_first_exercise(lab, page, study_folder):
+    model = model_cells(read_source(ROOT / "source" / NAME / f"{NAME}.py"))["q8_0"]
     page.goto(lab)
     page.get_by_role("link", name="Implementing block-wise quantization").click()
     cells = page.locator(".jp-NotebookPanel:has-text('Exercise (a)') .jp-CodeCell")
@@ -103,15 +108,15 @@ def test_a_learner_solves_the_first_exercise(lab, page, study_folder):
 
     blank.locator(".cm-content").click()
     page.keyboard.press("Control+a")
-    page.keyboard.insert_text(model_cells(read_source(ROOT / "source" / NAME / f"{NAME}.py"))["q8_0"])
+    page.keyboard.insert_text(model)
     run_cell(page, blank)
     assert "Error" not in run_cell(page, test)
+    copy = study_folder / NAME / f"{NAME}.ipynb"
     page.keyboard.press("Control+s")
-    page.wait_for_function("!document.querySelector('.jp-NotebookPanel .jp-mod-dirty')")
+    wait_until(lambda: model.splitlines()[-1].strip() in copy.read_text(), page)
     if "SCREENSHOT" in os.environ:
         page.screenshot(path=os.environ["SCREENSHOT"])
 
-    copy = study_folder / NAME / f"{NAME}.ipynb"
     command = [sys.executable, "-m", "course.cli", "check", "q06", "--json", "--notebook", str(copy)]
     checked = subprocess.run(command, capture_output=True, text=True)
     points = {verdict["grade_id"]: verdict["points"] for verdict in json.loads(checked.stdout)}

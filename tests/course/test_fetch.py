@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -87,6 +88,7 @@ def test_touched_file_is_read_again_but_not_downloaded(quick, tmp_path, monkeypa
 
 
 def damage_in_place(path):
+    time.sleep(0.02)  # file systems tick every few milliseconds
     status = path.stat()
     data = bytearray(path.read_bytes())
     data[700] ^= 1

@@ -1,5 +1,5 @@
 # fails: test-errors
-# says: the sign of the largest element is lost
+# says: loses the largest element's sign
 """Measures "Q4_0" with |m| / 8."""
 
 # %% errors

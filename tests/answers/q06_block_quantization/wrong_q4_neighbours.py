@@ -1,5 +1,5 @@
 # fails: test-q4_0, test-gemv
-# says: neighbours (2i, 2i + 1) share a byte
+# says: neighbours 2i and 2i + 1 share a byte
 """Puts the neighbours 2i and 2i + 1 into one byte, everywhere."""
 
 # %% q4_0

@@ -1,5 +1,5 @@
 # fails: test-q4_0
-# says: the sign of the largest element is lost
+# says: loses the largest element's sign
 """Takes |m| / 8, so that a positive largest element is clipped."""
 
 # %% q4_0

@@ -93,11 +93,24 @@ def test_type_that_gguf_cannot_dequantize(tiny_gguf):
 
 def with_int8_norm(path):
     field = next(tensor for tensor in gguf.GGUFReader(path).tensors if tensor.name == "output_norm.weight").field
+    return overwritten(path, field, 4, int(Types.I8).to_bytes(4, "little"))
+
+
+def overwritten(path, field, part, data):
+    """The file with other bytes where one part of a header field stands."""
+    at = field.offset + sum(before.nbytes for before in field.parts[:part])
     damaged = bytearray(path.read_bytes())
-    type_at = field.offset + sum(part.nbytes for part in field.parts[:4])
-    damaged[type_at : type_at + 4] = int(Types.I8).to_bytes(4, "little")
+    damaged[at : at + len(data)] = data
     path.write_bytes(damaged)
     return path
+
+
+def test_array_of_endless_length_is_refused_at_the_end_of_the_file(tiny_gguf):
+    path = tiny_gguf()
+    field = gguf.GGUFReader(path).get_field("tokenizer.ggml.token_type")
+    overwritten(path, field, 4, (1 << 50).to_bytes(8, "little"))
+    with pytest.raises(ValueError, match="damaged or truncated"):
+        load_model(path)
 
 
 def test_not_a_file(tmp_path):
