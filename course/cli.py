@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 160)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -233,7 +233,10 @@ def run_rehearse(options: argparse.Namespace) -> int:
                 on_progress=lambda done, total, name=name: update(f"rehearsing {name}", done, total),
             )
         console.print(kill_table(name, results))
-        as_it_must_be &= not any(result.problem for result in results)
+        for result in results:
+            if result.problem:
+                as_it_must_be = False
+                console.print(f"[red]{result.answer.name}:[/] {escape(result.problem)}", soft_wrap=True)
     return 0 if as_it_must_be else 1
 
 

@@ -74,12 +74,19 @@ def rehearse(
 
 
 def kill_table(name: str, results: list[Rehearsed]) -> Table:
-    """A table of the answers: the points of each, what it fails, and whether that is as it must be."""
-    table = Table("answer", "points", "fails", "says", "as it must be", title=f"{name}: {len(results)} answers")
+    """A table of the answers: the points of each, whether that is as it must be, and how it fails."""
+    table = Table(title=f"{name}: {len(results)} answers", title_justify="left")
+    for column in ("answer", "points", ""):
+        table.add_column(column, no_wrap=True)
+    table.add_column("fails", no_wrap=True, overflow="ellipsis", ratio=1)
     for result in results:
         examination = result.examination
-        message = next(iter(result.failed.values()), "").split("\n")[0]
-        verdict = f"[red]NO: {escape(result.problem)}" if result.problem else "yes"
         points = f"{examination.points:g} / {examination.max_points:g}"
-        table.add_row(result.answer.name, points, ", ".join(result.failed), escape(message[:160]), verdict)
+        verdict = "[red]WRONG" if result.problem else "[green]as it must"
+        fails = "; ".join(f"{grade_id}: {first_line(message)}" for grade_id, message in result.failed.items())
+        table.add_row(result.answer.name, points, verdict, escape(fails))
     return table
+
+
+def first_line(message: str) -> str:
+    return message.strip().split("\n")[0]

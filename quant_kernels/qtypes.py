@@ -11,9 +11,9 @@ from .formats.legacy import Q4_0, Q4_1, Q5_0, Q5_1, Q8_0
 
 QTYPES: dict[str, QType] = {layout.name: layout for layout in (Q4_0(), Q4_1(), Q5_0(), Q5_1(), Q8_0())}
 
-# Weights worked on at a time. On a CPU the temporaries of a few operations on 2**19 weights stay in cache, which is many
-# times faster than one pass over a large matrix. A search for scales is thousands of operations, each on so few weights
-# that torch does not wake other threads for it, which would take longer than the operation.
+# Weights worked on at a time. On a CPU the temporaries of a few operations on 2**19 weights stay in cache, which is
+# several times faster than one pass over a large matrix. A search for scales is thousands of operations, on so few
+# weights each that torch wakes no other threads for them, which would take longer than the operations.
 CHUNK, SEARCH_CHUNK, GPU_CHUNK = 2**19, 2**15, 2**24
 
 
@@ -122,7 +122,7 @@ def _checked_importance(importance: torch.Tensor, x: torch.Tensor) -> torch.Tens
 
 
 def _all_finite(x: torch.Tensor) -> bool:
-    # One Inf or NaN makes the sum Inf or NaN. A sum can overflow without one, so that only then each element is looked at.
+    # One Inf or NaN makes the sum one. A sum can also overflow without them: only then is each element looked at.
     return math.isfinite(x.sum()) or bool(x.isfinite().all())
 
 
@@ -135,7 +135,7 @@ def _check_scales(out: torch.Tensor, x: torch.Tensor, layout: QType) -> None:
     index = tuple(map(int, np.unravel_index(block * layout.block_size + offset, x.shape)))
     raise ValueError(
         f"{layout.name} cannot hold {x[index].item()} at index {index}: "
-        "a scale of its block is beyond fp16's largest number, 65504"
+        "a scale of its block is not finite in fp16, which ends at 65504"
     )
 
 

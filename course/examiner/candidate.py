@@ -41,7 +41,11 @@ class RemoteFunction:
         self.candidate, self.process, self.number = candidate, process, number
 
     def __call__(self, *args, **kwargs):
-        return self.candidate.call(self, args, kwargs)
+        return self.candidate.call("call", self, args, kwargs)
+
+    def bind(self, *args, **kwargs) -> "RemoteFunction":
+        """A function of no arguments: this one, with its arguments in the candidate's process already."""
+        return self.candidate.call("bind", self, args, kwargs)
 
     @property
     def pid(self) -> int:
@@ -190,14 +194,14 @@ class Candidate:
             found[name] = (kind, self._value(process, value) if kind == "value" else str(value))
         return found
 
-    def call(self, function: RemoteFunction, args: tuple, kwargs: dict) -> object:
-        """Call a function of the candidate's; its exceptions are raised here."""
+    def call(self, operation: str, function: RemoteFunction, args: tuple, kwargs: dict) -> object:
+        """Call a function of the candidate's, or bind its arguments; its exceptions are raised here."""
         process = function.process
         if not process.alive:
             raise CandidateFailure("the process that held this function has ended")
         arguments = encode((args, kwargs), _own_function_number)
         request = {"function": function.number, "arguments": arguments}
-        reply = process.request("call", request, *self._deadline(self.deadline))
+        reply = process.request(operation, request, *self._deadline(self.deadline))
         if "error" in reply:
             raise _exception(reply["error"])
         return self._value(process, reply.get("value"))

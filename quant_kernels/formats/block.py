@@ -1,6 +1,7 @@
 """What every block format has: a struct of named fields, and the two ways between weights and bytes."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 
@@ -13,7 +14,7 @@ class QType(ABC):
     """
 
     block_size: int
-    fields: dict[str, int]
+    fields: ClassVar[dict[str, int]]
     scales: tuple[str, ...] = ()  # the fields that hold one fp16 number
 
     @property

@@ -4,6 +4,8 @@ Without error weights the scale comes from the extremes of the block, with them 
 made with the float32 scale, before it is rounded to fp16.
 """
 
+from typing import ClassVar
+
 import torch
 
 from .bits import from_half_bytes, half_bytes, pack_bits, pack_nibbles, unpack_bits, unpack_nibbles
@@ -33,7 +35,7 @@ class LegacyQType(QType):
 class Q4_0(LegacyQType):
     """Sixteen levels around zero: x = d * (q - 8)."""
 
-    fields = {"d": 2, "qs": 16}
+    fields: ClassVar = {"d": 2, "qs": 16}
     scales = ("d",)
 
     def quantize_blocks(self, x: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
@@ -49,7 +51,7 @@ class Q4_0(LegacyQType):
 class Q4_1(LegacyQType):
     """Sixteen levels from the minimum up: x = d * q + m."""
 
-    fields = {"d": 2, "m": 2, "qs": 16}
+    fields: ClassVar = {"d": 2, "m": 2, "qs": 16}
     scales = ("d", "m")
 
     def quantize_blocks(self, x: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
@@ -65,7 +67,7 @@ class Q4_1(LegacyQType):
 class Q5_0(LegacyQType):
     """Thirty-two levels around zero: x = d * (q - 16). The fifth bits of the codes are in `qh`."""
 
-    fields = {"d": 2, "qh": 4, "qs": 16}
+    fields: ClassVar = {"d": 2, "qh": 4, "qs": 16}
     scales = ("d",)
 
     def quantize_blocks(self, x: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
@@ -81,7 +83,7 @@ class Q5_0(LegacyQType):
 class Q5_1(LegacyQType):
     """Thirty-two levels from the minimum up: x = d * q + m. The fifth bits of the codes are in `qh`."""
 
-    fields = {"d": 2, "m": 2, "qh": 4, "qs": 16}
+    fields: ClassVar = {"d": 2, "m": 2, "qh": 4, "qs": 16}
     scales = ("d", "m")
 
     def quantize_blocks(self, x: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
@@ -97,7 +99,7 @@ class Q5_1(LegacyQType):
 class Q8_0(LegacyQType):
     """Signed bytes: x = d * q, with q from -127 to 127. Searches for no scale, so error weights change nothing."""
 
-    fields = {"d": 2, "qs": 32}
+    fields: ClassVar = {"d": 2, "qs": 32}
     scales = ("d",)
 
     def quantize_blocks(self, x: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:

@@ -127,8 +127,8 @@ def search_asymmetric(
     """The scale d, minimum m <= 0 and codes q in [0, nmax] that make sum(weights * (x - (d * q + m))**2) small.
 
     x, weights and q are (n_blocks, 32), d and m are (n_blocks, 1). Each of 37 inverse scales, from (nmax - 0.9) / range
-    to (nmax + 0.9) / range, gives codes, and the codes give the least-squares d and m; the range begins at the best m so
-    far. Source: `make_qkx3_quants` of ggml.
+    to (nmax + 0.9) / range, gives codes, and the codes give the least-squares d and m; the range starts at the best m
+    so far. Source: `make_qkx3_quants` of ggml.
     """
     low, high = first_minimum(x)[:, 0], x.amax(-1)
     x, weights = x.T.contiguous(), weights.T.contiguous()  # (32, n_blocks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import os
 import sys
@@ -18,13 +19,13 @@ SECONDS_BETWEEN_SAMPLES = 0.0005
 def peak_memory(function: Callable, *args: Any, **kwargs: Any) -> tuple[Any, int]:
     """Returns function(*args, **kwargs) and the bytes by which resident memory rose at its highest during the call.
 
-    Memory is that of the process which runs the function: `function.pid` where it has one (a stand-in for a function
-    that runs elsewhere), else this one. It is sampled about every half millisecond, on every system that psutil knows.
+    Memory is that of the process which runs the function: this one, or `function.pid` where it has one. Such a stand-in
+    for a function that runs elsewhere also has `function.bind(*args, **kwargs)`, which takes the arguments there before
+    the measured call. Memory is sampled about every half millisecond, on every system that psutil knows.
 
     What it cannot see: an allocation that is given back between two samples; pages that are reserved but not written;
     and memory that the process held free and only takes up again. The last is rare in this process, whose free memory
-    goes back to the system before the call (with glibc); in another process, glibc is sure to return only blocks
-    above 32 MiB, so an allocation that has to be noticed there should be larger.
+    goes back to the system before the call (with glibc); of another process, `bind` is trusted to do the same.
 
     Raises what the function raises, and ProcessLookupError if its process does not exist.
 
@@ -34,9 +35,12 @@ def peak_memory(function: Callable, *args: Any, **kwargs: Any) -> tuple[Any, int
     """
     pid = getattr(function, "pid", os.getpid())
     if pid == os.getpid():
+        call = functools.partial(function, *args, **kwargs)
         release_free_memory()
+    else:
+        call = function.bind(*args, **kwargs)
     with Sampler(pid) as sampler:
-        result = function(*args, **kwargs)
+        result = call()
     return result, sampler.peak - sampler.before
 
 

@@ -317,7 +317,7 @@ cases = {
     "halves": torch.stack([ties, ties.flip(0), ties / 4]),
     "constant blocks": torch.tensor([[3.0], [-0.3], [0.001]]).expand(3, 64).contiguous(),
     "zero blocks between others": random[0, :4].reshape(4, 8, 32) * torch.tensor([1, 0] * 4).reshape(8, 1)
-    + 0.0,
+    + 0.0,  # no −0.0
     "one outlier per block": random[1, :4] + 1e4 * (torch.arange(256) % 32 == 17),
     "a scale below float16's normal numbers": random[0, :4] * 1e-5,
 }
@@ -597,9 +597,9 @@ for data, decoded in ((blocks.flatten(-2), mistakes), (blocks[0, 0], {})):
 #
 # the codes of a row are one stream of bits, the least significant first, across byte borders:
 #
-#          ┌──────────── byte 0 ───────────┬──────────── byte 1 ───────────┬──────────── byte 2 ───────────┐
-# bit        0   1   2   3   4   5   6   7   0   1   2   3   4   5   6   7   0   1   2   3   4   5   6   7
-# code     └─── q0 ──┘└─── q1 ──┘└──── q2 ────┘└─── q3 ──┘└─── q4 ──┘└──── q5 ────┘└─── q6 ──┘└─── q7 ──┘
+#        ┌─────────── byte 0 ───────────┐┌─────────── byte 1 ───────────┐┌─────────── byte 2 ───────────┐
+# bit     0   1   2   3   4   5   6   7   0   1   2   3   4   5   6   7   0   1   2   3   4   5   6   7
+# code   └─── q0 ───┘└─── q1 ───┘└─── q2 ───┘└─── q3 ───┘└─── q4 ───┘└─── q5 ───┘└─── q6 ───┘└─── q7 ───┘
 #
 # bit b of code i is bit (3i + b) mod 8 of byte ⌊(3i + b) / 8⌋; what is left of a row's last byte is 0
 # ```
@@ -1029,7 +1029,7 @@ for data in (blocks.flatten(-2), blocks[0, 0]):
 # | Integer part | exact. At most 32 · 8 · 127 = 32 512 in size; float32 tensors that hold whole numbers below 2²⁴ are integers enough |
 # | Float part | the scales multiply once per block, after the sum; a block whose integer dot is 0 adds exactly 0 |
 # | Memory | beyond arguments and result less than **one byte per weight** (rows · 32 · n_blocks bytes) at any time. An int8 copy of the matrix already breaks it; go through the rows in tiles |
-# | Time | 4 096 rows of 8 192 within two seconds: a loop over tiles or rows is fine, one over blocks is not |
+# | Time | a loop over tiles or over rows is fast enough; one over single blocks, a million in the memory test, is not |
 # | Tolerance | `n_blocks · 2⁻²⁴ · Σ_b abs(term_b)` for each row: `d_w · d_x` is exact (11 + 11 bits), its product with the integer rounds once, and so does each addition, by at most 2⁻²⁴ relative; the same to first order for every order of summation |
 #
 # The memory test has 4 096 × 8 192 weights: 128 MiB in float32, 32 MiB in int8, 18 MiB packed. The limit is 32 MiB.
@@ -1572,7 +1572,7 @@ for label, there_and_back in candidates.items():
 # **Look for:** one token: every weight byte is read once, so time ≥ packed bytes / memory bandwidth; a decode to float32 in memory multiplies the traffic (4 bytes written and read against 0.56). Prompt: the same unpacked tile serves many columns, compute bound.
 # One load of 16 bytes, `& 15` and `>> 4` give elements 0–15 and 16–31 as two contiguous registers: no shuffle, and they meet contiguous activations. Activations are quantized once per vector, not per row.
 # x86 instructions multiply unsigned by signed: leave the codes 0–15 as the unsigned operand, subtract 8 · Σq_x per block (which a Q8_1 block carries). Widths: two products of at most 15 · 127 fit int16 without saturation (with full u8 · s8 they need not); a whole block is at most
-# 32 · 8 · 127 = 32 512, which just fits int16 too; float once per block. Tails: rows are whole blocks by contract; odd numbers of rows and blocks per vector step need care. Done: share of measured bandwidth (STREAM on the same machine), equal to the reference within the stated bound.
+# 32 · 8 · 127 = 32 512, which just fits int16 (unsigned codes: 60 960, which does not); float once per block. Tails: rows are whole blocks by contract; odd numbers of rows and blocks per vector step need care. Done: share of measured bandwidth (STREAM on the same machine), equal to the reference within the stated bound.
 #
 # **Strong, 6 of 7.** *"For one token it is a stream: 18 bytes per 32 weights, so the floor is packed bytes over measured bandwidth, and anything that writes decoded weights to memory loses. Keep everything in registers: load 16 bytes, mask and shift; because the
 # halves are split I get elements 0–15 and 16–31 in order and need no shuffle. x is Q8_0, made once. vpdpbusd wants unsigned × signed, so nibbles go first as 0..15, and −8·Σx comes from a per-block sum of x. int32 accumulators per block, times d_w·d_x, float

@@ -24,7 +24,7 @@ def rehearsed(sample_course, sample_source, tmp_path):
         console.print(kill_table(NAME, results))
         table = console.export_text()
         assert all(result.answer.name in table for result in results)
-        assert ("NO:" in table) == any(result.problem for result in results)
+        assert ("WRONG" in table) == any(result.problem for result in results)
         return {result.answer.name: result.problem for result in results}
 
     return rehearsed

@@ -237,12 +237,12 @@ def test_the_largest_values_that_fit(qtype, greatest):
     assert qk.dequantize(qk.quantize(x, qtype), qtype)[50] == -greatest
     x[50] = -greatest * 1.001
     with pytest.raises(
-        ValueError, match=rf"{qtype} cannot hold -\d.* at index \(50,\): a scale of its block is beyond fp16"
+        ValueError, match=rf"{qtype} cannot hold -\d.* at index \(50,\): a scale of its block is not finite in fp16"
     ):
         qk.quantize(x, qtype)
 
 
 def test_large_values_whose_sum_overflows_are_finite():
     x = torch.full((8, 32), 3e38)
-    with pytest.raises(ValueError, match="Q8_0 cannot hold 3.*e.38 at index"):
+    with pytest.raises(ValueError, match=r"Q8_0 cannot hold 3.*e.38 at index"):
         qk.quantize(x, "Q8_0")

@@ -7,6 +7,7 @@ import torch
 
 from course.examiner.candidate import Candidate, CandidateError, CandidateFailure
 from course.examiner.sandbox import Limits
+from quant_kernels import peak_memory
 
 LIMITS = Limits(cell_seconds=1.5, output_bytes=10_000, restarts=3)
 STUBBORN = "import time\nwhile True:\n    try:\n        time.sleep(0.1)\n    except BaseException:\n        pass"
@@ -56,6 +57,16 @@ def test_tensors_go_and_come_by_value():
         candidate.run("def twice(x, *, add=0):\n    x += x\n    return x + add")
         assert function(candidate, "twice")(x, add=1).tolist() == [1, 3, 5, 7]
     assert x.tolist() == [0, 1, 2, 3]  # the candidate changed a copy
+
+
+def test_bound_arguments_do_not_count_as_memory_of_the_call():
+    x = torch.zeros(40 << 20, dtype=torch.uint8)
+    with Candidate({}, "bubblewrap", Limits()) as candidate:
+        candidate.run("def thrifty(x): return x[:5].sum()\ndef wasteful(x): return x.float().sum()")
+        thrifty, wasteful = function(candidate, "thrifty"), function(candidate, "wasteful")
+        assert thrifty.bind(x)() == 0
+        assert peak_memory(thrifty, x)[1] < 10 << 20
+        assert peak_memory(wasteful, x)[1] > 150 << 20
 
 
 def test_functions_go_and_come_as_proxies(candidate):

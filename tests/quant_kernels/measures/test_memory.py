@@ -72,6 +72,9 @@ class Elsewhere:
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 
+    def bind(self, megabytes):
+        return lambda: self(megabytes)
+
     def end(self):
         self.process.communicate("\n")
 
@@ -96,7 +99,7 @@ def test_a_process_that_ends_during_the_call_is_no_error():
         elsewhere.end()
         return "ended"
 
-    call.pid = elsewhere.pid
+    call.pid, call.bind = elsewhere.pid, lambda: call
     assert peak_memory(call)[0] == "ended"
     with pytest.raises(ProcessLookupError, match=f"cannot read the memory of process {elsewhere.pid}"):
         peak_memory(call)
