@@ -76,9 +76,9 @@ def rehearse(
 def kill_table(name: str, results: list[Rehearsed]) -> Table:
     """A table of the answers: the points of each, whether that is as it must be, and how it fails."""
     table = Table(title=f"{name}: {len(results)} answers", title_justify="left")
-    for column in ("answer", "points", ""):
-        table.add_column(column, no_wrap=True)
-    table.add_column("fails", no_wrap=True, overflow="ellipsis", ratio=1)
+    for column, width in (("answer", max(len(result.answer.name) for result in results)), ("points", 7), ("", 10)):
+        table.add_column(column, no_wrap=True, min_width=width)
+    table.add_column("fails", no_wrap=True, overflow="ellipsis")
     for result in results:
         examination = result.examination
         points = f"{examination.points:g} / {examination.max_points:g}"

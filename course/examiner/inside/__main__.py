@@ -93,9 +93,14 @@ class Kernel:
     def serve(self) -> None:
         with contextlib.suppress(Closed):
             while True:
-                number, operation, arguments = msgpack.unpackb(self.channel.receive(), strict_map_key=False)
-                reply = self.answer(operation, arguments)
-                self.channel.send(msgpack.packb([number, reply]))
+                operation, reply = self.reply_to(self.channel.receive())
+                if operation == "bind":  # by now nothing holds the bytes in which the arguments came
+                    release_free_memory()
+                self.channel.send(reply)
+
+    def reply_to(self, request: bytes) -> tuple[str, bytes]:
+        number, operation, arguments = msgpack.unpackb(request, strict_map_key=False)
+        return operation, msgpack.packb([number, self.answer(operation, arguments)])
 
     def answer(self, operation: str, arguments: dict) -> dict:
         try:
@@ -110,8 +115,6 @@ class Kernel:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
-        if operation == "bind":
-            release_free_memory()
         return reply
 
     def run(self, source: str) -> dict:
