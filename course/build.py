@@ -8,20 +8,18 @@ a version. All work happens in a folder beside release/, which is put in place o
 
 import copy
 import logging
-import os
-import sysconfig
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import nbformat
-from nbgrader.api import Gradebook, MissingEntry
+from nbgrader.api import MissingEntry
 from nbgrader.converters import GenerateAssignment
 from nbgrader.converters.base import NbGraderException
 from nbgrader.coursedir import CourseDirectory
 
 from .card import CardError, read_card
-from .directory import load_config
+from .directory import open_course, open_gradebook, step_folder, write_atomically
 from .question import BuildError, read_source, support_files, tree
 
 
@@ -76,44 +74,6 @@ def full_name(given: str, known: Iterable[str]) -> str:
         return matches[0]
     problem = "names several questions" if matches else "is not a question"
     raise BuildError(f"{given!r} {problem}; known are {', '.join(matches or known) or 'none'}")
-
-
-def open_course(course_dir: Path, **overrides: str) -> CourseDirectory:
-    """Return nbgrader's view of a course directory, its nbgrader_config.py (if any) applied.
-
-    The user's own Jupyter settings are left aside, so that a course gives the same everywhere.
-    """
-    config = load_config(course_dir)
-    config.CourseDirectory.update(overrides)
-    return CourseDirectory(config=config)
-
-
-def open_gradebook(course: CourseDirectory) -> Gradebook:
-    """Return the open gradebook of a course directory, made if it is not there yet.
-
-    To make one, nbgrader calls `alembic` by name, which is not on the PATH where the virtual environment is not active.
-    """
-    path = os.environ.get("PATH", os.defpath)
-    os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), path])
-    try:
-        return Gradebook(course.db_url, course.course_id or "default_course")
-    finally:
-        os.environ["PATH"] = path
-
-
-def step_folder(course: CourseDirectory, step: str, assignment: str, student: str = ".") -> Path:
-    """Return the folder of one of nbgrader's steps: source, release, submitted, autograded or feedback."""
-    directory = getattr(course, f"{step}_directory")
-    return Path(os.path.normpath(course.format_path(directory, student, assignment)))
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part."""
-    data = content.encode() if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data)
-    os.replace(part, path)
 
 
 def _stage_source(name: str, source_dir: Path, stage: CourseDirectory) -> None:

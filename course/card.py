@@ -18,7 +18,7 @@ _KEYS = {
     "difficulty": str,
     "levels": list,
     "companies": list,
-    "minutes": int,
+    "minutes": Mapping,
     "prerequisites": list,
     "pass": Mapping,
 }
@@ -46,7 +46,7 @@ class Card:
     difficulty: str
     levels: tuple[str, ...]
     companies: tuple[str, ...]
-    minutes: int
+    minutes: dict[str, int]
     prerequisites: tuple[str, ...]
     passes: dict[str, PassMark]
 
@@ -57,7 +57,7 @@ class Card:
         `code_percent` is the percentage of the code points, 0 to 100.
 
         >>> marks = {"mid": PassMark(12, 60), "senior": PassMark(18, 80)}
-        >>> card = Card(90, "Sample", "Technical", "Mid", ("mid", "senior"), (), 30, (), marks)
+        >>> card = Card(90, "Sample", "Technical", "Mid", ("mid", "senior"), (), {"talk": 15, "code": 30}, (), marks)
         >>> card.level(20, 75), card.level(18, 80), card.level(11, 100), card.level(None, 100)
         ('mid', 'senior', None, None)
         """
@@ -96,15 +96,23 @@ def _parse(raw: Mapping) -> Card:
     for key, kind in _KEYS.items():
         if not isinstance(raw[key], kind) or isinstance(raw[key], bool):
             raise CardError(f"the card's {key} is {raw[key]!r}, not a {kind.__name__}")
-    if raw["minutes"] <= 0:
-        raise CardError(f"the card's minutes are {raw['minutes']}, not above 0")
+    _check_minutes(raw["minutes"])
     fields = {key: tuple(map(str, raw[key])) if kind is list else raw[key] for key, kind in _KEYS.items()}
+    fields["minutes"] = dict(fields["minutes"])
     passes = fields.pop("pass")
     _check_levels(fields["levels"], tuple(passes))
     # A notebook file sorts its keys by name, so the order of the levels is taken from LEVELS.
     passes = {level: _mark(level, passes[level]) for level in sorted(passes, key=LEVELS.index)}
     _check_passes(passes)
     return Card(passes=passes, **fields)
+
+
+def _check_minutes(raw: Mapping) -> None:
+    if set(raw) != {"talk", "code"}:
+        raise CardError(f"the card's minutes are {dict(raw)!r}, not {{talk: MINUTES, code: MINUTES}}")
+    for part, minutes in raw.items():
+        if isinstance(minutes, bool) or not isinstance(minutes, int) or minutes <= 0:
+            raise CardError(f"the card's minutes for {part} are {minutes!r}, not a whole number above 0")
 
 
 def _mark(level: str, raw: Mapping) -> PassMark:

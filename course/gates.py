@@ -19,8 +19,9 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from nbgrader.nbgraderformat import MetadataValidator, SchemaTooNewError, SchemaTooOldError, ValidationError
 
-from .build import find_assignments, known_assignments, open_course, stage_release, step_folder
+from .build import find_assignments, known_assignments, stage_release
 from .card import CardError, read_card
+from .directory import open_course, step_folder
 from .question import (
     DELIMITER,
     BuildError,

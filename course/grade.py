@@ -23,8 +23,7 @@ from nbgrader.converters import Autograde
 from nbgrader.converters.base import NbGraderException
 from nbgrader.coursedir import CourseDirectory
 
-from .build import open_gradebook, step_folder, write_atomically
-from .directory import load_config
+from .directory import load_config, open_gradebook, step_folder, write_atomically
 from .examiner import Exam, Examination, check_sandbox, examine
 from .examiner.exam import support_files
 from .examiner.examine import submission_digest

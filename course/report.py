@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .build import open_course, open_gradebook, step_folder, write_atomically
 from .card import Card, CardError, read_card
+from .directory import open_course, open_gradebook, step_folder, write_atomically
 from .grade import GradeError, find_submissions
 from .report_page import render_page
 

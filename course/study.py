@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,9 +9,9 @@ import jinja2
 import nbformat
 from nbformat.v4 import new_markdown_cell, new_notebook
 
-from .build import BuildError, write_atomically
 from .card import Card, read_card
-from .question import KERNELSPEC, find_exercises, is_test, support_files
+from .directory import write_atomically
+from .question import KERNELSPEC, BuildError, find_exercises, is_test, support_files
 
 START = "start.ipynb"
 _MANIFEST = ".course.json"  # what each of the learner's files was when it was copied: {path: fingerprint}
@@ -36,7 +35,6 @@ class Entry:
     name: str
     card: Card
     exercises: int
-    exercise_minutes: int
     code_points: float
     rubric_points: float
 
@@ -126,12 +124,4 @@ def _entry(path: Path) -> Entry:
         if "nbgrader" in cell.metadata
     ]
     code, rubric = (sum(value for test, value in points if test == wanted) for wanted in (True, False))
-    exercises = find_exercises(notebook)
-    minutes = sum(_minutes("\n".join(cell.source for cell in exercise.texts)) for exercise in exercises)
-    return Entry(path.stem, read_card(notebook), len(exercises), minutes, code, rubric)
-
-
-def _minutes(text: str) -> int:
-    """Return the minutes that an exercise states first, 0 where it states none."""
-    stated = re.search(r"(\d+) min", text)
-    return int(stated[1]) if stated else 0
+    return Entry(path.stem, read_card(notebook), len(find_exercises(notebook)), code, rubric)

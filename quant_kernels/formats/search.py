@@ -144,9 +144,8 @@ def search_asymmetric(
         return ordered_sum(weights * (difference * difference))
 
     m = torch.where(low > 0, 0.0, low)
-    constant = high <= m
     q = codes(nmax, m)
-    d = divide(1.0, divide(nmax, high - m))
+    d = torch.where(high <= m, 0.0, divide(1.0, divide(nmax, high - m)))
     best = error(d, m, q)
     for step in range(37):
         trial_q = codes(np.float32(-0.9) + np.float32(0.05) * np.float32(step) + np.float32(nmax), m)
@@ -155,7 +154,6 @@ def search_asymmetric(
         better = solvable & (trial_error < best)
         d, m = torch.where(better, trial_d, d), torch.where(better, trial_m, m)
         q, best = torch.where(better, trial_q, q), torch.where(better, trial_error, best)
-    d, m, q = torch.where(constant, 0.0, d), torch.where(constant, low, m), torch.where(constant, 0.0, q)
     return d[:, None], m[:, None], q.T
 
 

@@ -7,7 +7,7 @@
 #     difficulty: Senior
 #     levels: [mid, senior]
 #     companies: []
-#     minutes: 60
+#     minutes: {talk: 15, code: 45}
 #     prerequisites:
 #       - integer and float16 representation, bit operations on torch or numpy arrays
 #       - "Question 1: scale, zero-point, rounding error"

@@ -5,7 +5,8 @@ import nbformat
 import pytest
 from nbgrader.api import Gradebook
 
-from course.build import BuildError, build, find_assignments, open_course, step_folder
+from course.build import BuildError, build, find_assignments
+from course.directory import open_course, step_folder
 from course.question import tree
 
 SAMPLE = "q90_sample/q90_sample"
@@ -76,7 +77,7 @@ def test_another_process_and_folder_give_the_same_bytes(sample_source, built_onc
         ("    ### END SOLUTION", "", "q90_sample.py, cell width: BEGIN SOLUTION"),
         ('"grade_id": "test-ones"', '"grade_id": "test-width"', "Duplicate grade id: test-width"),
         ('"points": 4, ', "", "'test-width' does not have points"),
-        ("#     minutes: 20\n", "", "q90_sample: the card lacks minutes"),
+        ("#     minutes: {talk: 12, code: 8}\n", "", "q90_sample: the card lacks minutes"),
         ("rubric: 10,", "rubric: 15,", "15 rubric points, but the rubric cells give 14"),
     ],
 )

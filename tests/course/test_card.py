@@ -12,7 +12,7 @@ RAW = {
     "difficulty": "Mid-Senior",
     "levels": ["mid", "senior", "staff"],
     "companies": ["Any"],
-    "minutes": 20,
+    "minutes": {"talk": 12, "code": 8},
     "prerequisites": ["Python"],
     "pass": {"senior": {"rubric": 10, "autograded": 80}, "mid": {"rubric": 6, "autograded": 60}},
 }
@@ -27,7 +27,7 @@ def make_notebook(**changes):
 
 def test_card_of_the_built_release(built_once):
     card = read_card(built_once / "release/q90_sample/q90_sample.ipynb")
-    assert (card.number, card.title, card.minutes) == (90, "Counting bits: a sample", 20)
+    assert (card.number, card.title, card.minutes["talk"]) == (90, "Counting bits: a sample", 12)
     assert card.passes == {"mid": PassMark(6, 60), "senior": PassMark(10, 80)}
 
 
@@ -56,8 +56,10 @@ def test_level_needs_both_marks(rubric, percent, level):
     [
         ({"minutes": None}, "lacks minutes"),
         ({"title": None, "pass": None}, "lacks title, pass"),
-        ({"minutes": "20"}, "minutes is '20', not a int"),
-        ({"minutes": 0}, "minutes are 0"),
+        ({"minutes": 20}, "minutes is 20, not a Mapping"),
+        ({"minutes": {"talk": 12}}, "not {talk: MINUTES, code: MINUTES}"),
+        ({"minutes": {"talk": 12, "code": "8"}}, "minutes for code are '8'"),
+        ({"minutes": {"talk": 0, "code": 8}}, "minutes for talk are 0"),
         ({"levels": ["mid", "L5"]}, "unknown level 'L5'; known are junior, mid"),
         ({"levels": ["senior", "mid"]}, "ascending order, not senior, mid"),
         ({"levels": ["senior"]}, "pass has senior, mid, its levels are senior"),

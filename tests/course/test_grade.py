@@ -7,8 +7,7 @@ import pytest
 from nbgrader.api import Gradebook
 from nbgrader.coursedir import CourseDirectory
 
-from course.build import open_course
-from course.directory import load_config
+from course.directory import load_config, open_course
 from course.grade import GradeError, Ungradable, find_submissions, grade, read_notebook
 
 NAME = "q90_sample"

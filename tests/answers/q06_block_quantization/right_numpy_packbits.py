@@ -1,6 +1,7 @@
 # fails:
 """Right: whole arrays in numpy, with packbits and strided views, in the manner of the gguf package."""
 
+
 # %% q8_0
 def as_blocks(x, size):
     return np.ascontiguousarray(x.numpy()).reshape(-1, size)
@@ -47,7 +48,9 @@ def q4_0_dequantize(data):
     blocks = as_blocks(data, 18)
     d = blocks[:, :2].copy().view(np.float16).astype(np.float32)
     q = (blocks[:, None, 2:] >> np.array([[0], [4]], dtype=np.uint8)) & 15
-    return torch.from_numpy((d * (q.reshape(-1, 32).astype(np.int8) - 8).astype(np.float32)).reshape(*data.shape[:-1], -1))
+    return torch.from_numpy(
+        (d * (q.reshape(-1, 32).astype(np.int8) - 8).astype(np.float32)).reshape(*data.shape[:-1], -1)
+    )
 
 
 # %% group3
@@ -63,7 +66,11 @@ def group3_quantize(x):
     steps = np.divide(values - m, s, out=np.zeros_like(values), where=s != 0)
     q = np.clip(np.rint(steps), 0, 7).astype(np.uint8)
     bits = np.unpackbits(q[..., None], axis=2, bitorder="little")[..., :3].reshape(rows, -1)
-    return torch.from_numpy(np.packbits(bits, axis=1, bitorder="little")), torch.from_numpy(scale), torch.from_numpy(low)
+    return (
+        torch.from_numpy(np.packbits(bits, axis=1, bitorder="little")),
+        torch.from_numpy(scale),
+        torch.from_numpy(low),
+    )
 
 
 def group3_dequantize(packed, scale, low, n):

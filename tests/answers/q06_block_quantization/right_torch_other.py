@@ -1,6 +1,7 @@
 # fails:
 """Right: torch in other idioms: integer words for the bit stream, 8 · Σx taken off at the end, strided results."""
 
+
 # %% q8_0
 def q8_0_quantize(x):
     if x.size(-1) % 32 > 0:

@@ -2,6 +2,7 @@
 # says: without looking at their errors
 """Takes it for granted that Q4_0 beats max|x| / 7 on any data."""
 
+
 # %% errors
 def error_table(x):
     blocks = x.reshape(-1, 32)

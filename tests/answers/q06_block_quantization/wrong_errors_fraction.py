@@ -2,6 +2,7 @@
 # says: a fraction, not percent
 """Returns fractions where percent are asked for."""
 
+
 # %% errors
 def error_table(x):
     blocks = x.reshape(-1, 32)

@@ -2,6 +2,7 @@
 # says: errors are averaged over blocks
 """Averages the relative errors of the blocks."""
 
+
 # %% errors
 def error_table(x):
     blocks = x.reshape(-1, 32)

@@ -2,6 +2,7 @@
 # says: the smallest error is chosen
 """Chooses the smallest error instead of the fewest bits."""
 
+
 # %% errors
 def error_table(x):
     blocks = x.reshape(-1, 32)

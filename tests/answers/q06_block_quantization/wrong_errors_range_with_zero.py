@@ -2,6 +2,7 @@
 # says: makes the range contain zero
 """Widens the range of "min-max" to contain zero."""
 
+
 # %% errors
 def error_table(x):
     blocks = x.reshape(-1, 32)

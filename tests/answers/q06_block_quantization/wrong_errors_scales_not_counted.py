@@ -2,6 +2,7 @@
 # says: scales are not counted
 """Compares bits per code, so that min-max's second constant costs nothing."""
 
+
 # %% errors
 def error_table(x):
     blocks = x.reshape(-1, 32)

@@ -2,6 +2,7 @@
 # says: loses the largest element's sign
 """Measures "Q4_0" with |m| / 8."""
 
+
 # %% errors
 def error_table(x):
     blocks = x.reshape(-1, 32)

@@ -2,6 +2,7 @@
 # says: the matrix is unpacked as a whole
 """Decodes the matrix to float32 and calls the float product."""
 
+
 # %% gemv
 def q4_0_q8_0_gemv(w, x):
     x = x.reshape(-1, 34)

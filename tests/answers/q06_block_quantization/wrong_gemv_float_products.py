@@ -2,6 +2,7 @@
 # says: float products are accumulated
 """Decodes tile by tile to float32 and sums float products."""
 
+
 # %% gemv
 def q4_0_q8_0_gemv(w, x):
     x = x.reshape(-1, 34)

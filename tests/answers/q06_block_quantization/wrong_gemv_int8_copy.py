@@ -2,6 +2,7 @@
 # says: the matrix is unpacked as a whole
 """Keeps integers, but unpacks all of them at once into an int8 matrix."""
 
+
 # %% gemv
 def q4_0_q8_0_gemv(w, x):
     x = x.reshape(-1, 34)

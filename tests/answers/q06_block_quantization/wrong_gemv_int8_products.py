@@ -2,6 +2,7 @@
 # says: products wrap around at 8 bits
 """Multiplies int8 by int8, and torch keeps int8."""
 
+
 # %% gemv
 def q4_0_q8_0_gemv(w, x):
     x = x.reshape(-1, 34)

@@ -2,6 +2,7 @@
 # says: the 8 is not subtracted
 """Multiplies the unsigned codes and forgets 8 · Σx."""
 
+
 # %% gemv
 def q4_0_q8_0_gemv(w, x):
     x = x.reshape(-1, 34)

@@ -2,6 +2,7 @@
 # says: one scale of w serves a whole row
 """Takes the first block's scale for the whole row."""
 
+
 # %% gemv
 def q4_0_q8_0_gemv(w, x):
     x = x.reshape(-1, 34)

@@ -2,6 +2,7 @@
 # says: the scale of x is left out
 """Scales with the weights' d only."""
 
+
 # %% gemv
 def q4_0_q8_0_gemv(w, x):
     x = x.reshape(-1, 34)

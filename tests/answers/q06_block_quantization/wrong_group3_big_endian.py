@@ -2,6 +2,7 @@
 # says: big-endian
 """Writes and reads the bit stream from the most significant bit, as numpy.packbits does by default."""
 
+
 # %% group3
 def group3_quantize(x):
     rows, n = x.shape

@@ -2,6 +2,7 @@
 # says: a scale of 0 is divided by
 """Divides by the scale of a constant group, which is 0."""
 
+
 # %% group3
 def group3_quantize(x):
     rows, n = x.shape

@@ -2,6 +2,7 @@
 # says: eight levels have seven steps
 """Divides the range by 8, the number of levels, instead of 7."""
 
+
 # %% group3
 def group3_quantize(x):
     rows, n = x.shape

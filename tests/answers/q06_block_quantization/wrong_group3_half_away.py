@@ -2,6 +2,7 @@
 # says: halves go away from zero
 """Rounds by + 0.5 and truncation, as in the other formats."""
 
+
 # %% group3
 def group3_quantize(x):
     rows, n = x.shape

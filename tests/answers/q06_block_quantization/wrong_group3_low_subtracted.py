@@ -2,6 +2,7 @@
 # says: low is subtracted
 """Decodes as scale · q − low, with the sign that Q4_K gives its minima."""
 
+
 # %% group3
 def group3_quantize(x):
     rows, n = x.shape

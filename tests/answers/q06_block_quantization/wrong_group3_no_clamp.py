@@ -2,6 +2,7 @@
 # says: not clamped to 0 … 7
 """Trusts (x − low) / scale to lie in 0 … 7, which the rounded scale and minimum do not grant."""
 
+
 # %% group3
 def group3_quantize(x):
     rows, n = x.shape

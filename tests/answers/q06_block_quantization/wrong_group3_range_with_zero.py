@@ -2,6 +2,7 @@
 # says: the range is made to contain zero
 """Widens every range to contain zero, as activation quantizers do."""
 
+
 # %% group3
 def group3_quantize(x):
     rows, n = x.shape

@@ -2,6 +2,7 @@
 # says: each byte holds two codes
 """Keeps each code within a nibble, two to a byte, so that none crosses a byte border."""
 
+
 # %% group3
 def group3_quantize(x):
     rows, n = x.shape

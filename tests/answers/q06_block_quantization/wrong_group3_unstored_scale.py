@@ -2,6 +2,7 @@
 # says: not from the stored float16 ones
 """Quantizes with the float32 scale and minimum, which the decoder never sees."""
 
+
 # %% group3
 def group3_quantize(x):
     rows, n = x.shape

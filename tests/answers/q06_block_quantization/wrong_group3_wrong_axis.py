@@ -2,6 +2,7 @@
 # says: groups run down the columns
 """Groups along the output dimension: 128 rows of one column share a scale."""
 
+
 # %% group3
 def group3_quantize(x):
     x = x.T.contiguous()

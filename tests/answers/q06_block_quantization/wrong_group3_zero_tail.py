@@ -2,6 +2,7 @@
 # says: the tail is filled with zeros
 """Fills the tail up with zeros, and counts them in its range."""
 
+
 # %% group3
 def group3_quantize(x):
     rows, n = x.shape

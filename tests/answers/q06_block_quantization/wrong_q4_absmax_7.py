@@ -2,6 +2,7 @@
 # says: the scale is max|x| / 7
 """Uses the symmetric rule max|x| / 7 and leaves code 0 unused."""
 
+
 # %% q4_0
 def q4_0_quantize(x):
     if x.shape[-1] % 32:

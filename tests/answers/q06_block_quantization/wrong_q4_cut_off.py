@@ -2,6 +2,7 @@
 # says: + 8 where + 8.5 belongs
 """Adds 8 instead of 8.5 before the cast truncates."""
 
+
 # %% q4_0
 def q4_0_quantize(x):
     if x.shape[-1] % 32:

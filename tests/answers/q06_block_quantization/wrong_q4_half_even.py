@@ -2,6 +2,7 @@
 # says: halves go to the even neighbour
 """Rounds with torch.round and then adds 8."""
 
+
 # %% q4_0
 def q4_0_quantize(x):
     if x.shape[-1] % 32:

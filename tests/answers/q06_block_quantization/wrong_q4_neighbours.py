@@ -2,6 +2,7 @@
 # says: neighbours 2i and 2i + 1 share a byte
 """Puts the neighbours 2i and 2i + 1 into one byte, everywhere."""
 
+
 # %% q4_0
 def q4_0_quantize(x):
     if x.shape[-1] % 32:
@@ -20,6 +21,7 @@ def q4_0_dequantize(data):
     d = blocks[..., :2].contiguous().view(torch.float16).float()  # (..., n_blocks, 1)
     q = torch.stack([blocks[..., 2:] & 15, blocks[..., 2:] >> 4], -1).flatten(-2)
     return (d * (q.float() - 8)).flatten(-2)
+
 
 # %% gemv
 def q4_0_q8_0_gemv(w, x):

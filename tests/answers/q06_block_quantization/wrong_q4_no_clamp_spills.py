@@ -2,6 +2,7 @@
 # says: 16 spills into the other nibble
 """Forgets that x / d + 8.5 can reach 16, which sets a bit of the other nibble."""
 
+
 # %% q4_0
 def q4_0_quantize(x):
     if x.shape[-1] % 32:

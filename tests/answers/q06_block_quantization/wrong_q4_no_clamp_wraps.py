@@ -2,6 +2,7 @@
 # says: 16 wraps around to 0
 """Masks codes with 15 instead of clamping them, so the largest become the smallest."""
 
+
 # %% q4_0
 def q4_0_quantize(x):
     if x.shape[-1] % 32:

@@ -2,6 +2,7 @@
 # says: the positive one wins
 """Finds the signed extreme by comparing max and −min; on a tie the positive one wins, not the first."""
 
+
 # %% q4_0
 def q4_0_quantize(x):
     if x.shape[-1] % 32:

@@ -2,6 +2,7 @@
 # says: loses the largest element's sign
 """Takes |m| / 8, so that a positive largest element is clipped."""
 
+
 # %% q4_0
 def q4_0_quantize(x):
     if x.shape[-1] % 32:

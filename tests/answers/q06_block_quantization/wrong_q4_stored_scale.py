@@ -2,6 +2,7 @@
 # says: codes come from the scale rounded to float16
 """Rounds the scale to float16 first, and divides by that."""
 
+
 # %% q4_0
 def q4_0_quantize(x):
     if x.shape[-1] % 32:

@@ -2,6 +2,7 @@
 # says: the high and the low nibbles are swapped
 """Puts the first half of the block into the high nibbles."""
 
+
 # %% q4_0
 def q4_0_quantize(x):
     if x.shape[-1] % 32:

@@ -2,6 +2,7 @@
 # says: two's complement
 """Stores the codes −8 … 7 in two's complement instead of adding 8."""
 
+
 # %% q4_0
 def q4_0_quantize(x):
     if x.shape[-1] % 32:

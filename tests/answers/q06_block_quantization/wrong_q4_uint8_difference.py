@@ -2,6 +2,7 @@
 # says: 8 is subtracted in uint8
 """Subtracts 8 from uint8 codes, where 7 − 8 is 255."""
 
+
 # %% q4_0
 def q4_0_quantize(x):
     if x.shape[-1] % 32:

@@ -2,6 +2,7 @@
 # says: one stream of 6-bit numbers
 """Reads the 12 bytes as sixteen 6-bit numbers in a row."""
 
+
 # %% q4_k
 def q4_k_dequantize(data):
     blocks = data.reshape(*data.shape[:-1], -1, 144)

@@ -2,6 +2,7 @@
 # says: d and dmin are swapped
 """Reads dmin first."""
 
+
 # %% q4_k
 def q4_k_dequantize(data):
     blocks = data.reshape(*data.shape[:-1], -1, 144)

@@ -2,6 +2,7 @@
 # says: the minima are added
 """Adds the minima, as Q4_1 does."""
 
+
 # %% q4_k
 def q4_k_dequantize(data):
     blocks = data.reshape(*data.shape[:-1], -1, 144)

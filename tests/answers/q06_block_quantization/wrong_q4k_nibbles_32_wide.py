@@ -2,6 +2,7 @@
 # says: Q4_K's order is 64 wide
 """Uses the nibble order of Q4_0: each 16 bytes hold a sub-block of 32."""
 
+
 # %% q4_k
 def q4_k_dequantize(data):
     blocks = data.reshape(*data.shape[:-1], -1, 144)

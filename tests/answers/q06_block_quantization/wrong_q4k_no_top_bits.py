@@ -2,6 +2,7 @@
 # says: lack their two top bits
 """Reads the sub-blocks 4–7 from the nibbles alone."""
 
+
 # %% q4_k
 def q4_k_dequantize(data):
     blocks = data.reshape(*data.shape[:-1], -1, 144)

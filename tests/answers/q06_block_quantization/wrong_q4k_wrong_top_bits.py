@@ -2,6 +2,7 @@
 # says: top bits from the wrong bytes
 """Takes the top bits of the scales 4–7 from the bytes of the minima, and the reverse."""
 
+
 # %% q4_k
 def q4_k_dequantize(data):
     blocks = data.reshape(*data.shape[:-1], -1, 144)

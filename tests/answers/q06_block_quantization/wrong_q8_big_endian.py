@@ -2,6 +2,7 @@
 # says: the scale's high byte comes first
 """Writes and reads the float16 scale with its high byte first."""
 
+
 # %% q8_0
 def q8_0_quantize(x):
     if x.shape[-1] % 32:

@@ -2,6 +2,7 @@
 # says: halves go to the even neighbour
 """Takes torch.round for C's roundf, so halves go to the even neighbour."""
 
+
 # %% q8_0
 def q8_0_quantize(x):
     if x.shape[-1] % 32:

@@ -2,6 +2,7 @@
 # says: a whole row shares one scale
 """Takes the largest element of the row, not of each block."""
 
+
 # %% q8_0
 def q8_0_quantize(x):
     if x.shape[-1] % 32:

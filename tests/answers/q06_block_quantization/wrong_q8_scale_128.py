@@ -2,6 +2,7 @@
 # says: the scale is max|x| / 128
 """Divides by 128, the largest size of an int8, and clamps what does not fit."""
 
+
 # %% q8_0
 def q8_0_quantize(x):
     if x.shape[-1] % 32:

@@ -2,6 +2,7 @@
 # says: codes are cut off toward zero
 """Casts to int8 without rounding, which cuts off toward zero."""
 
+
 # %% q8_0
 def q8_0_quantize(x):
     if x.shape[-1] % 32:

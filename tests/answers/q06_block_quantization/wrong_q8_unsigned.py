@@ -2,6 +2,7 @@
 # says: unsigned bytes
 """Decodes the codes as unsigned bytes."""
 
+
 # %% q8_0
 def q8_0_quantize(x):
     if x.shape[-1] % 32:

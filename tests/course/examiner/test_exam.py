@@ -5,7 +5,7 @@ import dataclasses
 import nbformat
 from nbgrader.api import Gradebook
 
-from course.build import open_course
+from course.directory import open_course
 from course.examiner import Exam
 from course.examiner.exam import ExamCell, import_statements, support_files
 from course.examiner.nbgrader_plugin import load_exam

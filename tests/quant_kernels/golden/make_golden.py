@@ -77,6 +77,8 @@ def make_cases() -> dict[str, np.ndarray]:
     for n in sorted({x.shape[1] for x in cases.values()}):
         cases[f"typical-{n}"] = _float32(rng.chisquare(1, n))
         cases[f"extreme-{n}"] = _float32(10 ** rng.uniform(-12, 12, n) * (rng.random(n) < 0.6))
+    # Only negative zeros count: their sum has to stay negative.
+    cases["masked"] = _float32(np.where(cases["extreme-256"] > 0, -0.0, -np.abs(rng.standard_normal((8, 256)))))
     return cases
 
 
