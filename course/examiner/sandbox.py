@@ -21,6 +21,10 @@ from pathlib import Path
 import psutil
 
 INSIDE = Path(__file__).parent / "inside"  # the only part of the course that the sandbox holds
+# places in the sandbox
+PACKAGE_FOLDER, STUBS, SCRATCH = "/opt/examiner", "/opt/absent", "/scratch"
+SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin")
+SYSTEM += ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
 NOBODY = 65534
 KILL_SECONDS = 5.0
 MiB, GiB = 1 << 20, 1 << 30
@@ -118,10 +122,8 @@ def start(kind: str, limits: Limits, absent: tuple[str, ...] = ABSENT) -> Sandbo
         work.mkdir()
         environment = {"PATH": os.environ["PATH"], **_environment(INSIDE.parent, stubs, work)}
     else:
-        prefix = _bubblewrap(
-            limits,
-            (*_masks(absent), "--ro-bind", str(INSIDE), "/opt/examiner/inside", "--ro-bind", str(stubs), "/opt/absent"),
-        )
+        own = ("--ro-bind", str(INSIDE), f"{PACKAGE_FOLDER}/{INSIDE.name}", "--ro-bind", str(stubs), STUBS)
+        prefix = _bubblewrap(limits, (*_masks(absent), *own))
         work, environment = None, {"PATH": os.environ["PATH"]}
     with theirs:
         process = subprocess.Popen(
@@ -151,39 +153,22 @@ def _environment(package_folder: Path, stubs: Path, home: Path) -> dict[str, str
 
 def _bubblewrap(limits: Limits, binds: tuple[str, ...]) -> list[str]:
     """The bubblewrap command up to the program: what it sees, where it stands, what it may do."""
-    command = [
-        "bwrap",
-        "--die-with-parent",
-        "--new-session",
-        "--unshare-ipc",
-        "--unshare-pid",
-        "--unshare-net",
-        "--unshare-uts",
-    ]
-    command += ["--unshare-cgroup-try", "--hostname", "examiner"]
-    for path in (
-        "/usr",
-        "/lib",
-        "/lib64",
-        "/lib32",
-        "/bin",
-        "/sbin",
-        "/etc/ld.so.cache",
-        "/etc/alternatives",
-        "/etc/localtime",
-    ):
+    command = ["bwrap", "--die-with-parent", "--new-session", "--hostname", "examiner", "--unshare-cgroup-try"]
+    command += [f"--unshare-{kind}" for kind in ("ipc", "pid", "net", "uts")]
+    for path in SYSTEM:
         if os.path.islink(path):
             command += ["--symlink", os.readlink(path), path]
         elif os.path.exists(path):
             command += ["--ro-bind", path, path]
+    command += ["--proc", "/proc", "--dev", "/dev"]
+    for folder in ("/tmp", "/dev/shm", SCRATCH):  # before the installation, which may lie below /tmp
+        command += ["--perms", "1777", "--size", str(limits.scratch_bytes), "--tmpfs", folder]
     for path in sorted({sys.prefix, sys.base_prefix, os.path.realpath(sys.prefix), os.path.realpath(sys.base_prefix)}):
         command += [*_readable_parents(path), "--ro-bind", path, path]
-    command += ["--proc", "/proc", "--dev", "/dev", "--perms", "0755", "--dir", "/opt"]
-    command += ["--perms", "0755", "--dir", "/opt/examiner"]
-    scratch = ["--perms", "1777", "--size", str(limits.scratch_bytes), "--tmpfs"]
-    command += [*scratch, "/tmp", *scratch, "/dev/shm", *binds, "--remount-ro", "/"]
-    command += ["--chdir", "/tmp", "--clearenv", "--setenv", "PATH", "/usr/bin:/bin"]
-    for name, value in _environment(Path("/opt/examiner"), Path("/opt/absent"), Path("/tmp")).items():
+    for folder in ("/opt", PACKAGE_FOLDER):
+        command += ["--perms", "0755", "--dir", folder]
+    command += [*binds, "--remount-ro", "/", "--chdir", SCRATCH, "--clearenv", "--setenv", "PATH", "/usr/bin:/bin"]
+    for name, value in _environment(Path(PACKAGE_FOLDER), Path(STUBS), Path(SCRATCH)).items():
         command += ["--setenv", name, value]
     if os.geteuid() != 0:
         return [*command, "--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY), "--cap-drop", "ALL", "--"]

@@ -59,7 +59,8 @@ def mean_square(rows: torch.Tensor) -> torch.Tensor:
 
     `torch.sum` and `numpy.sum` add in another order, `torch.cumsum` in double precision.
     """
-    sums = np.cumsum((rows * rows).cpu().numpy(), axis=-1, dtype=np.float32)[:, -1:]
+    with np.errstate(over="ignore"):  # as torch and C, which say nothing
+        sums = np.cumsum((rows * rows).cpu().numpy(), axis=-1, dtype=np.float32)[:, -1:]
     return torch.from_numpy(sums / np.float32(rows.shape[-1])).to(rows.device)
 
 

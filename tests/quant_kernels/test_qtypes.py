@@ -246,3 +246,8 @@ def test_large_values_whose_sum_overflows_are_finite():
     x = torch.full((8, 32), 3e38)
     with pytest.raises(ValueError, match=r"Q8_0 cannot hold 3.*e.38 at index"):
         qk.quantize(x, "Q8_0")
+
+
+def test_squares_that_overflow_are_refused_without_a_warning():
+    with pytest.raises(ValueError, match=r"Q4_0 cannot hold 1.5.*e.19 at index"):
+        qk.quantize(torch.full((2, 64), 1.5e19), "Q4_0", torch.ones(64))
