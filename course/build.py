@@ -7,7 +7,6 @@ a version. All work happens in a folder beside release/, which is put in place o
 """
 
 import copy
-import logging
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from nbgrader.converters.base import NbGraderException
 from nbgrader.coursedir import CourseDirectory
 
 from .card import CardError, read_card
-from .directory import open_course, open_gradebook, step_folder, write_atomically
+from .directory import KeepsReason, open_course, open_gradebook, silent_log, step_folder, write_atomically
 from .question import BuildError, read_source, support_files, tree
 
 
@@ -92,17 +91,8 @@ def _copy_support(source: Path, target: Path) -> None:
         write_atomically(target / path, (source / path).read_bytes())
 
 
-class _Generate(GenerateAssignment):
-    """nbgrader's converter, which keeps the exception that it otherwise only logs."""
-
-    reason: Exception | None = None
-
-    def convert_single_notebook(self, notebook_filename: str) -> None:
-        try:
-            super().convert_single_notebook(notebook_filename)
-        except Exception as error:
-            self.reason = error
-            raise
+class _Generate(KeepsReason, GenerateAssignment):
+    """nbgrader's generate_assignment, which keeps its reason when it fails."""
 
 
 def _generate(name: str, stage: CourseDirectory, db_url: str | None) -> None:
@@ -111,10 +101,7 @@ def _generate(name: str, stage: CourseDirectory, db_url: str | None) -> None:
     config.CourseDirectory.db_url = db_url or "sqlite://"
     config.SaveCells.enabled = db_url is not None
     config.GenerateAssignment.no_database = db_url is None
-    log = logging.getLogger("course.build.nbgrader")
-    log.propagate = False
-    log.handlers = [logging.NullHandler()]
-    converter = _Generate(coursedir=CourseDirectory(config=config), config=config, log=log, force=True)
+    converter = _Generate(coursedir=CourseDirectory(config=config), config=config, log=silent_log(), force=True)
     converter.coursedir.assignment_id = name
     try:
         converter.start()

@@ -1,5 +1,6 @@
 """nbgrader's course directory: its configuration, with the examiner always plugged in, its gradebook, its folders."""
 
+import logging
 import os
 import sysconfig
 from pathlib import Path
@@ -58,3 +59,23 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_bytes(data)
     os.replace(part, path)
+
+
+class KeepsReason:
+    """For a converter of nbgrader's: keeps the exception that it otherwise only logs."""
+
+    reason: Exception | None = None
+
+    def convert_single_notebook(self, notebook_filename: str) -> None:
+        try:
+            super().convert_single_notebook(notebook_filename)
+        except Exception as error:
+            self.reason = error
+            raise
+
+
+def silent_log() -> logging.Logger:
+    """Return a log for nbgrader's converters that goes nowhere."""
+    log = logging.getLogger("course.nbgrader")
+    log.propagate, log.handlers = False, [logging.NullHandler()]
+    return log

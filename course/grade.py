@@ -20,10 +20,9 @@ from distributed import Client, LocalCluster, as_completed
 from nbformat import NotebookNode
 from nbgrader.api import MissingEntry
 from nbgrader.converters import Autograde
-from nbgrader.converters.base import NbGraderException
 from nbgrader.coursedir import CourseDirectory
 
-from .directory import load_config, open_gradebook, step_folder, write_atomically
+from .directory import KeepsReason, load_config, open_gradebook, silent_log, step_folder, write_atomically
 from .examiner import Exam, Examination, check_sandbox, examine
 from .examiner.exam import support_files
 from .examiner.examine import submission_digest
@@ -247,37 +246,29 @@ def _cluster(workers: int) -> Iterator[Client]:
         yield client
 
 
-class _Record(Autograde):
-    """nbgrader's autograde of one submission, which keeps the exception that it otherwise only logs."""
+class _Record(KeepsReason, Autograde):
+    """nbgrader's autograde of one submission, which keeps its reason when it fails."""
 
     submission: Submission
-    reason: Exception | None = None
 
     def init_notebooks(self) -> None:
         """nbgrader would glob for them, and miss names that hold brackets."""
         folder = step_folder(self.coursedir, "submitted", self.submission.assignment, self.submission.student)
         self.assignments = {str(folder): [str(folder / f"{name}.ipynb") for name in self.submission.exams]}
 
-    def convert_single_notebook(self, notebook_filename: str) -> None:
-        try:
-            super().convert_single_notebook(notebook_filename)
-        except Exception as error:
-            self.reason = error
-            raise
-
 
 def _record(coursedir: CourseDirectory, submission: Submission, outcome: Outcome) -> None:
     """Let nbgrader write the gradebook and autograded/, with the examinations that were made."""
     keys = {name: (submission.student, submission.assignment, name) for name in submission.exams}
     Examine.ready.update({keys[name]: (submission.exams[name], submission.examinations[name]) for name in keys})
-    log = logging.getLogger("course.grade.nbgrader")
-    log.propagate, log.handlers = False, [logging.NullHandler()]
-    recorder = _Record(coursedir=CourseDirectory(config=coursedir.config), config=coursedir.config, log=log, force=True)
+    recorder = _Record(
+        coursedir=CourseDirectory(config=coursedir.config), config=coursedir.config, log=silent_log(), force=True
+    )
     recorder.submission = submission
     try:
         with warnings.catch_warnings(action="ignore"):
             recorder.start()
-    except NbGraderException as error:
+    except Exception as error:  # one submission that cannot be recorded must not stop the others
         reason = recorder.reason or error
         outcome.reason = f"nbgrader could not record it: {type(reason).__name__}: {reason}"
         return
