@@ -121,6 +121,8 @@ def examine(
 
 def _examine_and_send(connection, notebook, exam, files, sandbox, limits, absent) -> None:
     os.environ["MPLBACKEND"] = "agg"
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)  # examinations run side by side, and waiting threads would stall each other
     with tempfile.TemporaryDirectory(prefix="examiner-") as folder, open(os.devnull, "w") as nowhere:
         os.chdir(folder)
         sys.stdout = sys.stderr = nowhere
