@@ -212,6 +212,8 @@ class Candidate:
 
     def _living(self) -> Process:
         """The process, started and brought back to where it was if need be."""
+        if time.monotonic() >= self._ends:
+            raise CandidateFailure(f"not run: the {self.limits.submission_seconds:g} s for a submission are over")
         while self._process is None or not self._process.alive:
             if self._starts > self.limits.restarts:
                 raise CandidateFailure(f"not run: the process ended {self._starts} times before")

@@ -114,6 +114,18 @@ def test_a_process_that_keeps_dying_is_not_started_for_ever(candidate):
     assert "ended 4 times before" in candidate.run("print(1)").error["message"]
 
 
+def test_when_the_time_of_a_submission_is_over_nothing_more_is_run():
+    with Candidate({}, "none", Limits(submission_seconds=2)) as candidate:
+        candidate.run("x = 1")
+        assert "the limit of 2 s for a submission" in candidate.run("import time\ntime.sleep(60)").error["message"]
+        began = time.monotonic()
+        messages = {candidate.run("x = 2").error["message"] for _ in range(100)}
+        assert messages == {"not run: the 2 s for a submission are over"}
+        with pytest.raises(CandidateFailure, match="are over"):
+            candidate.look_up({"x"})
+        assert time.monotonic() - began < 10  # 100 cells that each waited for their grace would take minutes
+
+
 def test_printing_without_end_is_stopped(candidate):
     run = candidate.run("while True: print('again')")
     assert "printed more than 10,000 bytes" in run.error["message"]
