@@ -238,7 +238,7 @@ def _cluster(workers: int) -> Iterator[Client]:
             n_workers=workers,
             threads_per_worker=1,
             memory_limit=None,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any free port: several runs may stand side by side
             silence_logs=logging.ERROR,
         ) as cluster,
         Client(cluster) as client,

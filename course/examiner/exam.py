@@ -63,6 +63,13 @@ class Exam:
         return hashlib.sha256(repr(dataclasses.astuple(self)).encode()).hexdigest()
 
 
+def claimed_id(cell: NotebookNode) -> str | None:
+    """The grade id that a cell's metadata claims; None where it is missing or malformed."""
+    mark = cell.metadata.get("nbgrader")
+    grade_id = mark.get("grade_id") if isinstance(mark, dict) else None
+    return grade_id if isinstance(grade_id, str) else None
+
+
 def import_statements(notebook: NotebookNode) -> dict[str, str]:
     """name -> the import statement that binds it, of all top-level imports in the notebook's code cells."""
     statements = {}

@@ -13,7 +13,7 @@ import nbformat.v4 as nbf
 from nbformat import NotebookNode
 
 from .candidate import Candidate, CellRun
-from .exam import Exam, ExamCell
+from .exam import Exam, ExamCell, claimed_id
 from .sandbox import ABSENT, DEFAULT_LIMITS, Limits
 from .trusted import TrustedCells
 
@@ -71,7 +71,7 @@ def code_cells(notebook: NotebookNode, exam: Exam) -> list[tuple[NotebookNode, E
     pairs, seen = [], set()
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            own = exam.find((cell.metadata.get("nbgrader") or {}).get("grade_id"))
+            own = exam.find(claimed_id(cell))
             own = None if own and own.grade_id in seen else own
             seen.add(own.grade_id if own else None)
             pairs.append((cell, own))

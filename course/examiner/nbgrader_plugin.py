@@ -7,24 +7,29 @@
 from dataclasses import fields
 
 import nbformat
+import nbformat.v4 as nbf
 from nbconvert.preprocessors import ClearMetadataPreprocessor, CSSHTMLHeaderPreprocessor
-from nbgrader.api import Gradebook
+from nbformat import NotebookNode
+from nbgrader.api import Gradebook, Notebook
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import (
     AssignLatePenalties,
     CheckCellMetadata,
     ClearHiddenTests,
     ClearMarkScheme,
+    ClearOutput,
     GetGrades,
     IgnorePattern,
     LimitOutput,
     NbGraderPreprocessor,
+    OverwriteCells,
+    OverwriteKernelspec,
     SaveAutoGrades,
 )
 from traitlets import Dict, List, Unicode
 from traitlets.config import Config
 
-from .exam import Exam, ExamCell, import_statements, support_files
+from .exam import Exam, ExamCell, claimed_id, import_statements, support_files
 from .examine import Examination, examine
 from .sandbox import ABSENT, Limits
 
@@ -60,6 +65,44 @@ class Examine(NbGraderPreprocessor):
         return {"sandbox": self.sandbox, "limits": Limits(**self.limits), "absent": tuple(self.absent)}
 
 
+class RestoreCells(NbGraderPreprocessor):
+    """Gives cells the marks that the gradebook has for them, whatever they claim, and adds graded cells that lack."""
+
+    def preprocess(self, nb, resources):
+        place = resources["nbgrader"]
+        with Gradebook(place["db_url"]) as gradebook:
+            entry = gradebook.find_notebook(place["notebook"], place["assignment"])
+            sources = {cell.name: cell.source for cell in entry.source_cells}
+            marks = cell_marks(entry)
+        missing = dict(marks)
+        for cell in nb.cells:
+            grade_id = claimed_id(cell)
+            cell.metadata.pop("nbgrader", None)
+            if mark := missing.pop(grade_id, None):  # of copies the first
+                cell.metadata["nbgrader"] = mark
+        for grade_id, mark in missing.items():
+            if mark["grade"] or mark["task"]:
+                make = nbf.new_code_cell if mark["cell_type"] == "code" else nbf.new_markdown_cell
+                nb.cells.append(make(sources[grade_id], metadata={"nbgrader": mark}))
+        return nb, resources
+
+
+def cell_marks(entry: Notebook) -> dict[str, NotebookNode]:
+    """grade_id -> the nbgrader metadata of every cell that the gradebook knows in a notebook."""
+    graded = {cell.name: cell.max_score for cell in entry.grade_cells}
+    tasks = {cell.name: cell.max_score for cell in entry.task_cells}
+    answers = {cell.name for cell in entry.solution_cells}
+    marks = {}
+    for cell in sorted(entry.source_cells, key=lambda cell: cell.name):
+        name = cell.name
+        mark = NotebookNode(grade_id=name, schema_version=3, cell_type=cell.cell_type, checksum=cell.checksum)
+        mark.update(grade=name in graded, solution=name in answers, task=name in tasks, locked=cell.locked)
+        if name in graded or name in tasks:
+            mark["points"] = graded.get(name, tasks.get(name))
+        marks[name] = mark
+    return marks
+
+
 def load_exam(coursedir: CourseDirectory, assignment: str, notebook: str) -> Exam:
     """The exam of a notebook in a course directory.
 
@@ -68,7 +111,7 @@ def load_exam(coursedir: CourseDirectory, assignment: str, notebook: str) -> Exa
     """
     source = coursedir.format_path(coursedir.source_directory, ".", assignment)
     original = nbformat.read(f"{source}/{notebook}.ipynb", as_version=4)
-    order = {(cell.metadata.get("nbgrader") or {}).get("grade_id"): place for place, cell in enumerate(original.cells)}
+    order = {claimed_id(cell): place for place, cell in enumerate(original.cells)}
     with Gradebook(coursedir.db_url, coursedir.course_id) as gradebook:
         entry = gradebook.find_notebook(notebook, assignment)
         points = {cell.name: cell.max_score for cell in entry.grade_cells}
@@ -85,6 +128,13 @@ def load_exam(coursedir: CourseDirectory, assignment: str, notebook: str) -> Exa
 
 def configure(config: Config) -> None:
     """Set nbgrader's options so that it grades through the examiner, and keeps from candidates what is not theirs."""
+    config.Autograde.sanitize_preprocessors = [
+        ClearOutput,
+        RestoreCells,
+        OverwriteKernelspec,
+        OverwriteCells,
+        CheckCellMetadata,
+    ]
     config.Autograde.autograde_preprocessors = [
         Examine,
         IgnorePattern,
@@ -95,6 +145,5 @@ def configure(config: Config) -> None:
         CheckCellMetadata,
     ]
     config.GenerateFeedback.preprocessors = [GetGrades, ClearHiddenTests, ClearMarkScheme, CSSHTMLHeaderPreprocessor]
-    config.OverwriteCells.add_missing_cells = True
     # the text of a question holds its answers: nbgrader would copy it beside the notebooks
     config.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "feedback", "q[0-9][0-9]_*.py"]

@@ -113,6 +113,39 @@ def test_a_missing_notebook_names_what_was_handed_in(tmp_path):
         read_notebook(tmp_path / "book.ipynb")
 
 
+@pytest.mark.parametrize("flags", [{"grade": False}, {"solution": True}, {"locked": False}, {"points": 400}])
+def test_flags_of_a_submission_change_no_score(sample_course, hand_in, flags):
+    notebook = nbformat.reads(model(sample_course, ones="def ones(n): return 2"), as_version=4)
+    for cell in notebook.cells:
+        if cell.metadata.get("nbgrader", {}).get("grade_id", "").startswith("test-"):
+            cell.metadata.nbgrader.update(flags)
+    hand_in("ann", nbformat.writes(notebook))
+    (outcome,) = grade(sample_course, workers=1)
+    assert outcome.points == 5 and scores(sample_course) == {"ann": 5}
+
+
+def test_lost_copied_and_foreign_metadata_cost_nothing(sample_course, hand_in):
+    lost = nbformat.reads(model(sample_course), as_version=4)
+    for cell in lost.cells:
+        cell.metadata = nbformat.NotebookNode()
+    copied = nbformat.reads(model(sample_course), as_version=4)
+    for cell in [cell for cell in copied.cells if "nbgrader" in cell.metadata]:
+        again = nbformat.v4.new_code_cell(cell.source, metadata=cell.metadata)
+        copied.cells.append(
+            again if cell.cell_type == "code" else nbformat.v4.new_markdown_cell("", metadata=cell.metadata)
+        )
+    foreign = nbformat.reads(model(sample_course), as_version=4)
+    foreign.cells[0].metadata["nbgrader"] = {"grade_id": "unknown", "schema_version": 99}
+    for cell, mark in zip(foreign.cells[1:], ({}, "text", {"grade_id": ["a", "list"]}, None), strict=False):
+        if "nbgrader" not in cell.metadata:
+            cell.metadata["nbgrader"] = mark
+    for student, notebook in (("lost", lost), ("copied", copied), ("foreign", foreign)):
+        hand_in(student, nbformat.writes(notebook))
+    outcomes = grade(sample_course, workers=2)
+    assert [(outcome.points, outcome.reason) for outcome in outcomes] == [(6, "")] * 3
+    assert scores(sample_course) == {"lost": 6, "copied": 6, "foreign": 6}
+
+
 def test_links_are_refused(sample_course, hand_in):
     hand_in("ann", model(sample_course))
     (sample_course / "submitted" / "ann" / NAME / "data.txt").symlink_to(sample_course / "gradebook.db")
