@@ -153,20 +153,17 @@ def run_grade(options: argparse.Namespace) -> int:
 
 
 def outcome_table(outcomes: list) -> Table:
+    from .rehearse import shortened
+
     table = Table("candidate", "question", "points", "outcome")
     for outcome in outcomes:
         points = f"{outcome.points:g} / {outcome.max_points:g}" if outcome.is_graded else "-"
         lines = [outcome.status if not outcome.reason else f"[red]{outcome.status}:[/] {escape(outcome.reason)}"]
         for exercise in outcome.exercises:
             if exercise["points"] < exercise["max_points"]:
-                lines.append(f"{exercise['grade_id']}: {escape(first_line(exercise['message']))}")
+                lines.append(f"{exercise['grade_id']}: {escape(shortened(exercise['message'], 200))}")
         table.add_row(escape(outcome.student), outcome.assignment, points, "\n".join(lines))
     return table
-
-
-def first_line(message: str, width: int = 200) -> str:
-    line = message.strip().split("\n")[0]
-    return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def run_check(options: argparse.Namespace) -> int:

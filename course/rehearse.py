@@ -76,17 +76,19 @@ def rehearse(
 def kill_table(name: str, results: list[Rehearsed]) -> Table:
     """A table of the answers: the points of each, whether that is as it must be, and how it fails."""
     table = Table(title=f"{name}: {len(results)} answers", title_justify="left")
-    for column, width in (("answer", max(len(result.answer.name) for result in results)), ("points", 7), ("", 10)):
-        table.add_column(column, no_wrap=True, min_width=width)
-    table.add_column("fails", no_wrap=True, overflow="ellipsis")
+    for column in ("answer", "points", ""):
+        table.add_column(column, no_wrap=True)
+    table.add_column("fails")
     for result in results:
         examination = result.examination
         points = f"{examination.points:g} / {examination.max_points:g}"
         verdict = "[red]WRONG" if result.problem else "[green]as it must"
-        fails = "; ".join(f"{grade_id}: {first_line(message)}" for grade_id, message in result.failed.items())
+        fails = "\n".join(f"{grade_id}: {shortened(message)}" for grade_id, message in result.failed.items())
         table.add_row(result.answer.name, points, verdict, escape(fails))
     return table
 
 
-def first_line(message: str) -> str:
-    return message.strip().split("\n")[0]
+def shortened(message: str, width: int = 180) -> str:
+    """The first line of a message, cut to a width."""
+    line = message.strip().split("\n")[0]
+    return line if len(line) <= width else line[: width - 1] + "…"
