@@ -36,7 +36,7 @@ demo: $(SETUP) ## grade a sample class in demo/: the whole way of a submission
 
 lab: $(SETUP) ## open JupyterLab on study/, your own copies of the notebooks
 	@$(BIN)/course study
-	@cd study && PATH="$(CURDIR)/$(BIN):$$PATH" jupyter lab $(ROOT_FLAG) start.ipynb
+	@cd study && PATH="$(CURDIR)/$(BIN):$$PATH" jupyter lab $(ROOT_FLAG) --LabApp.default_url=/lab/tree/start.ipynb
 
 release: $(SETUP) ## make release/ from source/
 	@$(BIN)/course build
