@@ -63,7 +63,8 @@ class Examination:
             cell.execution_count = None
         details = {"submission": self.submission, "exam": self.exam, "seconds": round(self.seconds, 2)}
         details["exercises"] = [asdict(verdict) for verdict in self.verdicts]
-        notebook.metadata["course"] = {**notebook.metadata.get("course", {}), "examination": details}
+        card = notebook.metadata.get("course")
+        notebook.metadata["course"] = {**(card if isinstance(card, dict) else {}), "examination": details}
 
 
 def code_cells(notebook: NotebookNode, exam: Exam) -> list[tuple[NotebookNode, ExamCell | None]]:

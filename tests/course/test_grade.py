@@ -135,6 +135,7 @@ def test_lost_copied_and_foreign_metadata_cost_nothing(sample_course, hand_in):
             again if cell.cell_type == "code" else nbformat.v4.new_markdown_cell("", metadata=cell.metadata)
         )
     foreign = nbformat.reads(model(sample_course), as_version=4)
+    foreign.metadata["course"] = "a text"
     foreign.cells[0].metadata["nbgrader"] = {"grade_id": "unknown", "schema_version": 99}
     for cell, mark in zip(foreign.cells[1:], ({}, "text", {"grade_id": ["a", "list"]}, None), strict=False):
         if "nbgrader" not in cell.metadata:
