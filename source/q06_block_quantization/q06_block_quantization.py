@@ -214,7 +214,10 @@ import torch
 
 # %% nbgrader={"grade": false, "grade_id": "q8_0", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def q8_0_quantize(x):
-    """Quantize float32 `(..., n)` to Q8_0 blocks, uint8 `(..., n // 32 * 34)`; ValueError if n is not a multiple of 32."""
+    """Quantize float32 `(..., n)` to Q8_0 blocks, uint8 `(..., n // 32 * 34)`.
+
+    ValueError if n is not a multiple of 32.
+    """
     ### BEGIN SOLUTION
     if x.shape[-1] % 32:
         raise ValueError(f"last dimension {x.shape[-1]} is not a multiple of Q8_0's block size 32")
@@ -384,7 +387,10 @@ for part in (data, data[0, :34]):
 
 # %% nbgrader={"grade": false, "grade_id": "q4_0", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def q4_0_quantize(x):
-    """Quantize float32 `(..., n)` to Q4_0 blocks, uint8 `(..., n // 32 * 18)`; ValueError if n is not a multiple of 32."""
+    """Quantize float32 `(..., n)` to Q4_0 blocks, uint8 `(..., n // 32 * 18)`.
+
+    ValueError if n is not a multiple of 32.
+    """
     ### BEGIN SOLUTION
     if x.shape[-1] % 32:
         raise ValueError(f"last dimension {x.shape[-1]} is not a multiple of Q4_0's block size 32")
@@ -619,7 +625,10 @@ for data, decoded in ((blocks.flatten(-2), mistakes), (blocks[0, 0], {})):
 
 # %% nbgrader={"grade": false, "grade_id": "group3", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def group3_quantize(x):
-    """Quantize float32 `(rows, n)` to 3 bits in groups of 128: `packed` uint8, `scale` float16, `low` float16."""
+    """Quantize float32 `(rows, n)` to 3 bits in groups of 128.
+
+    Returns `packed` uint8, `scale` float16, `low` float16.
+    """
     ### BEGIN SOLUTION
     rows, n = x.shape
     n_groups = -(-n // 128)
@@ -638,7 +647,10 @@ def group3_quantize(x):
 
 
 def group3_dequantize(packed, scale, low, n):
-    """Decode `packed` uint8 `(rows, ceil(3n / 8))` with `scale` and `low` `(rows, n_groups)` to float32 `(rows, n)`."""
+    """Decode `packed` uint8 `(rows, ceil(3n / 8))` to float32 `(rows, n)`.
+
+    `scale` and `low` are float16 `(rows, n_groups)`.
+    """
     ### BEGIN SOLUTION
     rows = len(packed)
     bits = (packed.unsqueeze(-1) >> torch.arange(8) & 1).reshape(rows, -1)[:, : 3 * n]
@@ -1036,7 +1048,10 @@ for data in (blocks.flatten(-2), blocks[0, 0]):
 
 # %% nbgrader={"grade": false, "grade_id": "gemv", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def q4_0_q8_0_gemv(w, x):
-    """Multiply Q4_0 rows, uint8 `(rows, n_blocks * 18)`, with a Q8_0 vector, uint8 `(n_blocks * 34)`: float32 `(rows,)`."""
+    """Multiply Q4_0 rows, uint8 `(rows, n_blocks * 18)`, with a Q8_0 vector, uint8 `(n_blocks * 34)`.
+
+    Returns float32 `(rows,)`.
+    """
     ### BEGIN SOLUTION
     x = x.reshape(-1, 34)
     d_x = x[:, :2].contiguous().view(torch.float16).float()  # (n_blocks, 1)
@@ -1225,7 +1240,10 @@ assert not y.any(), (
 
 # %% nbgrader={"grade": false, "grade_id": "errors", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def error_table(x):
-    """Relative RMSE in percent of "Q8_0", "min-max", "Q4_0" and "absmax/7" on float32 `(..., n)`: a dict of numbers."""
+    """Relative RMSE in percent of "Q8_0", "min-max", "Q4_0" and "absmax/7" on float32 `(..., n)`.
+
+    Returns a dict of numbers.
+    """
     ### BEGIN SOLUTION
     blocks = x.reshape(-1, 32)
     low, high = blocks.amin(1, keepdim=True), blocks.amax(1, keepdim=True)  # (n_blocks, 1)
@@ -1246,7 +1264,10 @@ def error_table(x):
 
 
 def cheapest(x, target):
-    """Name of the scheme with the fewest bits per weight whose error on `x` is at most `target` percent; else ValueError."""
+    """Name of the scheme with the fewest bits per weight whose error on `x` is at most `target` percent.
+
+    ValueError if there is none.
+    """
     ### BEGIN SOLUTION
     bits = {"Q8_0": 8.5, "min-max": 5.0, "Q4_0": 4.5, "absmax/7": 4.5}
     errors = error_table(x)
