@@ -163,6 +163,8 @@ class Candidate:
         self._starts = 0
         self._ends = time.monotonic() + limits.submission_seconds
         self.deadline = self._ends
+        # what a test has done to the names it borrowed: those it deleted, and those it bound to something else
+        self.changed_names: Callable[[], tuple[list[str], dict[str, object]]] = lambda: ([], {})
 
     def __enter__(self) -> "Candidate":
         return self
@@ -201,6 +203,8 @@ class Candidate:
             raise CandidateFailure("the process that held this function has ended")
         arguments = encode((args, kwargs), _own_function_number)
         request = {"function": function.number, "arguments": arguments}
+        if operation == "call":
+            request["names"] = encode(self.changed_names(), _own_function_number)
         reply = process.request(operation, request, *self._deadline(self.deadline))
         if "error" in reply:
             raise _exception(reply["error"])

@@ -34,6 +34,8 @@ class TrustedCells:
         self.needed: set[str] = set()  # global names that the cells so far read
         self.bound: set[str] = set()  # global names that the cells so far bind
         self.borrowed: set[str] = set()
+        self.lent: dict[str, object] = {}  # name -> what it was borrowed as
+        candidate.changed_names = self._changed_names
         self.failures: dict[str, dict] = {}  # source of a candidate's cell -> its error
 
     def run(self, cell: ExamCell) -> list[NotebookNode]:
@@ -72,6 +74,7 @@ class TrustedCells:
         missing = {name for name in self.needed - self.bound if not hasattr(builtins, name)}
         for name in self.borrowed:
             self.namespace.pop(name, None)
+        self.lent.clear()
         for name in missing & set(self.exam.imports):
             with contextlib.suppress(ImportError):  # then the test says what it misses
                 exec(self.exam.imports[name], self.namespace)
@@ -79,10 +82,16 @@ class TrustedCells:
         if self.borrowed:
             for name, (kind, value) in self.candidate.look_up(self.borrowed).items():
                 if kind == "value":
-                    self.namespace[name] = value
+                    self.namespace[name] = self.lent[name] = value
                 elif name in asked:
                     reason = f"is the module {value} in the submission" if kind == "module" else f"is {value}"
                     raise CandidateFailure(f"`{name}` {reason}")
+
+    def _changed_names(self) -> tuple[list[str], dict[str, object]]:
+        """Borrowed names that the test has deleted, and those that it has bound to something else."""
+        names = self.namespace
+        deleted = [name for name in self.lent if name not in names]
+        return deleted, {name: names[name] for name in self.lent.keys() & names if names[name] is not self.lent[name]}
 
     def _candidate_output(self) -> str:
         parts = self.candidate.printed().values()
@@ -119,13 +128,16 @@ class TrustedCells:
 
 
 def global_names(code: types.CodeType, top: bool = True) -> tuple[set[str], set[str]]:
-    """The global names that a code object, with all inside it, reads, and those that it binds."""
+    """The global names that a code object, with all inside it, reads, and those that it binds before it reads them."""
     read, bound = set(), set()
     for instruction in dis.get_instructions(code):
+        name = instruction.argval
         if instruction.opname in ("LOAD_NAME", "LOAD_GLOBAL"):
-            read.add(instruction.argval)
-        elif instruction.opname == "STORE_GLOBAL" or (top and instruction.opname == "STORE_NAME"):
-            bound.add(instruction.argval)
+            read.add(name)
+        elif (
+            instruction.opname == "STORE_GLOBAL" or (top and instruction.opname == "STORE_NAME")
+        ) and name not in read:
+            bound.add(name)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             inner_read, inner_bound = global_names(constant, top=False)

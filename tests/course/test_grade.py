@@ -1,13 +1,16 @@
 """Grading a course directory: scores, reasons, what is written, what is left alone."""
 
 import json
+import shutil
+import subprocess
+import sys
 
 import nbformat
 import pytest
 from nbgrader.api import Gradebook
 from nbgrader.coursedir import CourseDirectory
 
-from course.directory import load_config, open_course
+from course.directory import load_config, open_course, open_gradebook
 from course.grade import GradeError, Ungradable, find_submissions, grade, read_notebook
 
 NAME = "q90_sample"
@@ -201,3 +204,21 @@ def test_nbgraders_own_autograde_uses_the_examiner(sample_course, hand_in):
     assert "2**1 needs 2 digits" in page
     assert "floor(math.log2(1000))" not in page  # a hidden test
     assert "the width fixes the memory" not in page  # a mark scheme
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_nbgraders_example_course_gets_the_scores_that_nbgrader_gives(tmp_path):
+    """Two notebooks per assignment, manual cells, and a test that deletes a candidate's function to see it missed."""
+    from nbgrader.apps import NbGraderAPI
+
+    nbgrader = [sys.executable, "-m", "nbgrader", "quickstart", "example"]
+    subprocess.run(nbgrader, cwd=tmp_path, check=True, capture_output=True)
+    course = tmp_path / "example"
+    config = load_config(course)
+    open_gradebook(CourseDirectory(config=config)).close()
+    api = NbGraderAPI(CourseDirectory(config=config), config=config)
+    assert api.generate_assignment("ps1")["success"]
+    for student, step in (("ann", "source"), ("bea", "release")):
+        shutil.copytree(course / step / "ps1", course / "submitted" / student / "ps1")
+    outcomes = grade(course, workers=1)
+    assert [(outcome.points, outcome.max_points) for outcome in outcomes] == [(3, 3), (0, 3)]

@@ -137,6 +137,19 @@ class Kernel:
         except CannotCross as error:
             return ["opaque", str(error)]
 
+    @contextlib.contextmanager
+    def changed_names(self, deleted: list[str], bound: dict):
+        """The notebook's names as a test has left them, for as long as a call lasts."""
+        names = self.shell.user_ns
+        before = {name: names.pop(name) for name in [*deleted, *bound] if name in names}
+        names.update(bound)
+        try:
+            yield
+        finally:
+            for name in bound:
+                names.pop(name, None)
+            names.update(before)
+
     def function_number(self, function) -> int:
         self.functions[len(self.functions)] = function
         return len(self.functions) - 1
@@ -147,10 +160,11 @@ class Kernel:
         bound = functools.partial(self.functions[function], *positional, **named)
         return {"value": encode(bound, self.function_number)}
 
-    def call(self, function: int, arguments: bytes) -> dict:
+    def call(self, function: int, arguments: bytes, names: bytes) -> dict:
         try:
             positional, named = decode(arguments, self.functions.__getitem__)
-            return {"value": encode(self.functions[function](*positional, **named), self.function_number)}
+            with self.changed_names(*decode(names, self.functions.__getitem__)):
+                return {"value": encode(self.functions[function](*positional, **named), self.function_number)}
         except KeyboardInterrupt:
             raise
         except BaseException as error:

@@ -126,6 +126,31 @@ def test_a_last_expression_gives_partial_credit_as_in_nbgrader():
     assert points(notebook(plain("def answer(n): return n if n < 2 else 0")), exam) == {"test-half": 1}
 
 
+TAKEN_AWAY = """
+kept = double
+del double
+try:
+    four(1)
+except NameError:
+    pass
+else:
+    raise AssertionError("four does not use double")
+finally:
+    double = kept
+assert four(2) == 8
+"""
+
+
+def test_a_test_may_take_a_name_away_or_put_another_in_its_place():
+    replaced = "assert factor == 3\nfactor = 10\nassert scaled(2) == 20"
+    exam = Exam.from_notebook(notebook(graded("taken", TAKEN_AWAY, 1), graded("replaced", replaced, 1)), {})
+    common = plain("factor = 3\ndef double(n): return 2 * n\ndef scaled(n): return factor * n")
+    uses, does_not = plain("def four(n): return double(double(n))"), plain("def four(n): return 4 * n")
+    assert points(notebook(common, uses), exam) == {"taken": 1, "replaced": 1}
+    assert points(notebook(common, does_not), exam) == {"taken": 0, "replaced": 1}
+    assert "four does not use double" in message(notebook(common, does_not), exam)
+
+
 def test_support_files_are_on_both_sides():
     original = notebook(graded("test-read", "import helper\nassert read() == helper.WORD == open('w.txt').read()", 1))
     exam = Exam.from_notebook(original, {"helper.py": b"WORD = 'word'", "w.txt": b"word"})

@@ -40,6 +40,7 @@ def run(desk, *sources, imports=None):
         ("def f():\n    global made\n    made = 1", set(), {"f", "made"}),
         ("import torch.nn as nn\nnn.Linear", {"nn"}, {"nn"}),
         ("check(lambda: late)", {"check", "late"}, set()),
+        ("before = f\ndel f\nf = before", {"f", "before"}, {"before"}),
     ],
 )
 def test_global_names(source, read, bound):
