@@ -25,7 +25,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from .channel import Channel, Closed
-from .codec import CannotCross, decode, encode
+from .codec import decode, encode
 
 MAX_TEXT = 20_000  # characters of a traceback or message that are kept
 MAX_DISPLAYS = 50
@@ -105,9 +105,8 @@ class Kernel:
     def answer(self, operation: str, arguments: dict) -> dict:
         try:
             self.busy = True
-            reply = {"run": self.run, "look_up": self.look_up, "bind": self.bind, "call": self.call}[operation](
-                **arguments
-            )
+            operations = {"run": self.run, "look_up": self.look_up, "bind": self.bind, "call": self.call}
+            reply = operations[operation](**arguments)
         except KeyboardInterrupt as error:
             reply = {"error": describe(error)}
         finally:
@@ -130,12 +129,12 @@ class Kernel:
 
     def find(self, name: str) -> list:
         value = self.shell.user_ns[name]
-        if isinstance(value, types.ModuleType):
-            return ["module", value.__name__]
         try:
+            if isinstance(value, types.ModuleType):
+                return ["module", value.__name__]
             return ["value", encode(value, self.function_number)]
-        except CannotCross as error:
-            return ["opaque", str(error)]
+        except Exception as error:  # an object may also fail in its own way when it is looked at
+            return ["opaque", text(error)]
 
     @contextlib.contextmanager
     def changed_names(self, deleted: list[str], bound: dict):

@@ -51,6 +51,14 @@ def test_names_are_looked_up_by_value(candidate):
     assert found["f"][1](41) == 42 and "absent" not in found
 
 
+def test_an_object_that_fails_when_it_is_looked_at_is_opaque(candidate):
+    candidate.run(
+        "class Trap:\n    @property\n    def __class__(self): raise RuntimeError('no class for you')\ntrap = Trap()"
+    )
+    assert candidate.look_up({"trap"})["trap"][0] == "opaque"
+    assert candidate.run("print(1)").printed["stdout"] == "1\n"
+
+
 def test_tensors_go_and_come_by_value():
     x = torch.arange(4.0)
     with Candidate({}, "bubblewrap", Limits()) as candidate:
