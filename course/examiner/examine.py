@@ -98,42 +98,47 @@ def examine(
 
     Raises RuntimeError if the examination itself fails, never for what the candidate did.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "torch"])
-    ours, theirs = context.Pipe(duplex=False)
-    arguments = (theirs, notebook, exam, files or {}, sandbox, limits, absent)
-    process = context.Process(target=_examine_and_send, args=arguments, daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        if not ours.poll(limits.submission_seconds + MARGIN_SECONDS):
-            raise RuntimeError(f"the examination did not end within {limits.submission_seconds + MARGIN_SECONDS:g} s")
-        outcome = ours.recv()
-    except EOFError:
-        process.join()
-        raise RuntimeError(f"the examiner's process ended early (exit code {process.exitcode})") from None
-    finally:
-        process.kill()
-        process.join()
+    with tempfile.TemporaryDirectory(prefix="examiner-", ignore_cleanup_errors=True) as folder:
+        outcome = _in_own_process(folder, limits, notebook, exam, files or {}, sandbox, limits, absent)
     if isinstance(outcome, Examination):
         return outcome
     raise RuntimeError(outcome)
 
 
-def _examine_and_send(connection, notebook, exam, files, sandbox, limits, absent) -> None:
+def _in_own_process(folder: str, limits: Limits, *arguments) -> Examination | str:
+    """What `_examine_and_send` sends: an examination, or why there is none."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "torch"])
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_examine_and_send, args=(theirs, folder, *arguments), daemon=True)
+    process.start()
+    theirs.close()
+    seconds = limits.submission_seconds + MARGIN_SECONDS
+    try:
+        return ours.recv() if ours.poll(seconds) else f"the examination did not end within {seconds:g} s"
+    except EOFError:
+        process.join()
+        return f"the examiner's process ended early (exit code {process.exitcode})"
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
+
+
+def _examine_and_send(connection, folder, notebook, exam, files, sandbox, limits, absent) -> None:
     os.environ["MPLBACKEND"] = "agg"
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)  # examinations run side by side, and waiting threads would stall each other
-    with tempfile.TemporaryDirectory(prefix="examiner-") as folder, open(os.devnull, "w") as nowhere:
-        os.chdir(folder)
-        sys.stdout = sys.stderr = nowhere
-        sys.path.insert(0, folder)
-        write_files(folder, exam.files)
-        try:
+    tempfile.tempdir = folder  # all that is written here goes when the folder does
+    work = tempfile.mkdtemp()
+    write_files(work, exam.files)
+    os.chdir(work)
+    sys.path.insert(0, work)
+    try:
+        with open(os.devnull, "w") as sys.stdout, open(os.devnull, "w") as sys.stderr:
             connection.send(_examine_here(notebook, exam, files, sandbox, limits, absent))
-        except Exception as error:
-            connection.send(f"{type(error).__name__}: {error}")
-        os.chdir("/")
+    except Exception as error:
+        connection.send(f"{type(error).__name__}: {error}")
 
 
 def write_files(folder: str, files: dict[str, bytes]) -> None:

@@ -200,3 +200,10 @@ def test_the_digest_follows_what_the_candidate_wrote_in_code():
 def test_code_cells_marks_each_place_once():
     pairs = code_cells(notebook(*ORIGINAL.cells, graded("test-double", "", 3)), EXAM)
     assert [own.grade_id if own else None for _, own in pairs] == [None, None, "test-double", None, "test-area", None]
+
+
+@pytest.mark.parametrize("double", ["def double(n): return 2 * n", "import os\ndef double(n): os._exit(1)"])
+def test_nothing_is_left_behind(tmp_path, monkeypatch, double):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    examine(submission(double=double), EXAM, {"data.csv": b"1"}, limits=LIMITS)
+    assert list(tmp_path.iterdir()) == []
