@@ -206,4 +206,7 @@ def test_code_cells_marks_each_place_once():
 def test_nothing_is_left_behind(tmp_path, monkeypatch, double):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     examine(submission(double=double), EXAM, {"data.csv": b"1"}, limits=LIMITS)
-    assert list(tmp_path.iterdir()) == []
+    left = [path.name for path in tmp_path.iterdir()]
+    assert [
+        name for name in left if not name.startswith("pymp-")
+    ] == []  # multiprocessing's own, until this process ends
