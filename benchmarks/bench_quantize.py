@@ -26,7 +26,7 @@ import quant_kernels as qk
 
 COLUMNS = 4096
 MAKE_GOLDEN = Path(__file__).parents[1] / "tests/quant_kernels/golden/make_golden.py"
-SEARCHED = ("Q4_0", "Q4_1", "Q5_0", "Q5_1")  # formats that importance changes
+NO_SEARCH = ("Q8_0", "TQ1_0", "TQ2_0", "MXFP4", "NVFP4")  # formats that importance does not change
 FEWER = 16  # a search is slow: it gets this fraction of the weights
 
 
@@ -65,8 +65,9 @@ def directions(
 ) -> list[tuple[str, int, list[Callable | None]]]:
     """What is measured for a format: its name, the number of weights, and what quant_kernels, gguf and ggml run."""
     number, ggml = gguf.GGMLQuantizationType[qtype], c_library()
-    data = qk.quantize(torch.from_numpy(x), qtype)
     few = x[: len(x) // FEWER]
+    plain = few if qk.QTYPES[qtype].searches else x
+    data = qk.quantize(torch.from_numpy(few), qtype).repeat(FEWER, 1)
 
     def split(function: Callable, rows: np.ndarray, *more: object) -> Callable:
         parts = np.array_split(rows, threads)
@@ -75,16 +76,16 @@ def directions(
     lines = [
         (
             "quantize",
-            x.size,
+            plain.size,
             [
-                lambda: qk.quantize(torch.from_numpy(x), qtype),
-                split(gguf.quants.quantize, x, number),
-                split(ggml.quantize, x, qtype) if ggml else None,
+                lambda: qk.quantize(torch.from_numpy(plain), qtype),
+                split(gguf.quants.quantize, plain, number) if gguf_quantizes(number) else None,
+                split(ggml.quantize, plain, qtype) if ggml else None,
             ],
         ),
         (
             "dequantize",
-            x.size,
+            few.size * FEWER,
             [
                 lambda: qk.dequantize(data, qtype),
                 split(gguf.quants.dequantize, data.numpy(), number),
@@ -101,7 +102,15 @@ def directions(
             ],
         ),
     ]
-    return lines if qtype in SEARCHED else lines[:2]
+    return lines[:2] if qtype in NO_SEARCH else lines
+
+
+def gguf_quantizes(number: gguf.GGMLQuantizationType) -> bool:
+    try:
+        gguf.quants.quantize(np.zeros((1, 256), np.float32), number)
+    except NotImplementedError:
+        return False
+    return True
 
 
 def c_library() -> object | None:

@@ -7,9 +7,18 @@ import numpy as np
 import torch
 
 from .formats.block import QType
+from .formats.fp4 import MXFP4, NVFP4
+from .formats.iq4 import IQ4_NL, IQ4_XS
+from .formats.k_quants import Q2_K, Q3_K, Q4_K, Q5_K, Q6_K
 from .formats.legacy import Q4_0, Q4_1, Q5_0, Q5_1, Q8_0
+from .formats.ternary import TQ1_0, TQ2_0
 
-QTYPES: dict[str, QType] = {layout.name: layout for layout in (Q4_0(), Q4_1(), Q5_0(), Q5_1(), Q8_0())}
+FORMATS = (
+    *(Q4_0, Q4_1, Q5_0, Q5_1, Q8_0),
+    *(Q2_K, Q3_K, Q4_K, Q5_K, Q6_K),
+    *(TQ1_0, TQ2_0, MXFP4, NVFP4, IQ4_NL, IQ4_XS),
+)
+QTYPES: dict[str, QType] = {layout.name: layout for layout in (format() for format in FORMATS)}
 
 # Weights worked on at a time. On a CPU the temporaries of a few operations on 2**19 weights stay in cache, which is
 # several times faster than one pass over a large matrix. A search for scales is thousands of operations, on so few
@@ -22,7 +31,7 @@ def quantize(x: torch.Tensor, qtype: str, importance: torch.Tensor | None = None
 
     x: float32, float16 or bfloat16 of shape (..., n), on any device; n is a multiple of the format's block size.
     importance: float of shape (n,), or broadcastable to x: how much the squared error of each weight counts, as in
-    llama.cpp's importance matrix. Q8_0 has no use for it.
+    llama.cpp's importance matrix. Q8_0, TQ1_0, TQ2_0, MXFP4 and NVFP4, which search for no scale, have no use for it.
 
     Returns uint8 of shape (..., n / block_size * type_size). Raises TypeError or ValueError for input that the format
     cannot hold, NaN, Inf and scales beyond fp16 included.
@@ -42,8 +51,8 @@ def quantize(x: torch.Tensor, qtype: str, importance: torch.Tensor | None = None
     # Without importance a block knows nothing of its row: each block is a row of its own.
     rows = x.detach().reshape(-1, layout.block_size if importance is None else n)
     out_rows = out.view(len(rows), -1)
-    for part in _parts(rows, CHUNK if importance is None else SEARCH_CHUNK):
-        chunk = rows[part].float()
+    for part in _parts(rows, SEARCH_CHUNK if layout.searches or importance is not None else CHUNK):
+        chunk = rows[part].float().contiguous()
         if not _all_finite(chunk):
             raise ValueError(f"x is not finite: {_first(x, ~x.isfinite())}")
         out_rows[part] = layout.quantize_rows(chunk, None if importance is None else importance[part])
@@ -70,7 +79,7 @@ def dequantize(data: torch.Tensor, qtype: str) -> torch.Tensor:
         return out
     blocks, out_blocks = data.reshape(-1, layout.type_size), out.view(-1, layout.block_size)
     for part in _parts(out_blocks, CHUNK):
-        layout.dequantize_blocks(blocks[part], out_blocks[part])
+        layout.dequantize_blocks(blocks[part].contiguous(), out_blocks[part])
     return out
 
 
@@ -133,10 +142,7 @@ def _check_scales(out: torch.Tensor, x: torch.Tensor, layout: QType) -> None:
     block = int((~finite).nonzero()[0, 0])
     offset = int(x.reshape(-1, layout.block_size)[block].abs().argmax())
     index = tuple(map(int, np.unravel_index(block * layout.block_size + offset, x.shape)))
-    raise ValueError(
-        f"{layout.name} cannot hold {x[index].item()} at index {index}: "
-        "a scale of its block is not finite in fp16, which ends at 65504"
-    )
+    raise ValueError(f"{layout.name} cannot hold {x[index].item()} at index {index}: {layout.refusal}")
 
 
 def _first(x: torch.Tensor, mask: torch.Tensor) -> str:

@@ -16,6 +16,8 @@ class QType(ABC):
     block_size: int
     fields: ClassVar[dict[str, int]]
     scales: tuple[str, ...] = ()  # the fields that hold one fp16 number
+    searches: bool = False  # whether a scale is searched for even without error weights
+    refusal: str = "a scale of its block is not finite in fp16, which ends at 65504"  # what `finite_scales` finds
 
     @property
     def name(self) -> str:

@@ -88,8 +88,16 @@ def nearest(x: torch.Tensor, low: int, high: int) -> torch.Tensor:
     The addition leaves the integer in the last 22 bits of the float. That is ggml's way, and it matters beyond 2**22,
     where these bits wrap around.
     """
+    return nearest_int(x).clamp_(low, high).float()
+
+
+def nearest_int(x: torch.Tensor) -> torch.Tensor:
+    """The nearest integers, half to even, as int32; outside of (-2**22, 2**22) they wrap around as in `nearest`.
+
+    Inf and -Inf become -2**22, NaN becomes 0 (on a CPU, whose NaN has only the first bit of the mantissa set).
+    """
     bits = (x + ROUNDER).view(torch.int32)
-    return bits.bitwise_and_(0x7FFFFF).sub_(0x400000).clamp_(low, high).float()
+    return bits.bitwise_and_(0x7FFFFF).sub_(0x400000)
 
 
 def search_symmetric(x: torch.Tensor, weights: torch.Tensor, nmax: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -98,7 +106,7 @@ def search_symmetric(x: torch.Tensor, weights: torch.Tensor, nmax: int) -> tuple
     x, weights and q are (n_blocks, 32), d is (n_blocks, 1). Each of 19 inverse scales around -nmax / extreme gives
     codes, and the codes give the least-squares d. Source: `make_qx_quants` of ggml, with its rmse_type 1.
     """
-    extreme = first_extreme(x)[:, 0]
+    extreme = first_extreme(torch.where(x.isnan(), 0.0, x))[:, 0]
     x, weights = x.T.contiguous(), weights.T.contiguous()  # (32, n_blocks)
     wx = weights * x
 
@@ -123,14 +131,20 @@ def search_symmetric(x: torch.Tensor, weights: torch.Tensor, nmax: int) -> tuple
 
 
 def search_asymmetric(
-    x: torch.Tensor, weights: torch.Tensor, nmax: int
+    x: torch.Tensor,
+    weights: torch.Tensor,
+    nmax: int,
+    trials: tuple[float, float, int] = (-0.9, 0.05, 37),
+    absolute: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The scale d, minimum m <= 0 and codes q in [0, nmax] that make sum(weights * (x - (d * q + m))**2) small.
 
     x, weights and q are (n_blocks, 32), d and m are (n_blocks, 1). Each of 37 inverse scales, from (nmax - 0.9) / range
-    to (nmax + 0.9) / range, gives codes, and the codes give the least-squares d and m; the range starts at the best m
-    so far. Source: `make_qkx3_quants` of ggml.
+    to (nmax + 0.9) / range in steps of 0.05 / range, gives codes, and the codes give the least-squares d and m; the
+    range starts at the best m so far. `trials` is the first offset, the step and the number of these scales; `absolute`
+    compares them by their absolute error. Source: `make_qkx3_quants` and `make_qkx2_quants` of ggml.
     """
+    first, step, n_trials = np.float32(trials[0]), np.float32(trials[1]), trials[2]
     low, high = first_minimum(x)[:, 0], x.amax(-1)
     x, weights = x.T.contiguous(), weights.T.contiguous()  # (32, n_blocks)
     sum_w, sum_x = ordered_sum(weights, start=-0.0), ordered_sum(weights * x, start=-0.0)
@@ -142,14 +156,14 @@ def search_asymmetric(
 
     def error(d: torch.Tensor, m: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
         difference = d * q + m - x
-        return ordered_sum(weights * (difference * difference))
+        return ordered_sum(weights * (difference.abs() if absolute else difference * difference))
 
     m = torch.where(low > 0, 0.0, low)
     q = codes(nmax, m)
     d = torch.where(high <= m, 0.0, divide(1.0, divide(nmax, high - m)))
     best = error(d, m, q)
-    for step in range(37):
-        trial_q = codes(np.float32(-0.9) + np.float32(0.05) * np.float32(step) + np.float32(nmax), m)
+    for trial in range(n_trials):
+        trial_q = codes(first + step * np.float32(trial) + np.float32(nmax), m)
         trial_d, trial_m, solvable = _fit_line(x, trial_q, weights, sum_w, sum_x)
         trial_error = error(trial_d, trial_m, trial_q)
         better = solvable & (trial_error < best)

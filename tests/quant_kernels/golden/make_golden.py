@@ -24,8 +24,12 @@ import numpy as np
 HERE = Path(__file__).parent
 SDIST, SHA256 = "llama-cpp-python==0.3.36", "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
 GGML = "vendor/llama.cpp/ggml"  # inside the sdist
-FORMATS = {"Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8}  # ggml's numbers of the types
-WITHOUT_IMPORTANCE = {"Q8_0"}  # formats that ignore it
+FORMATS = (  # ggml's numbers of the types
+    {"Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8}
+    | {"Q2_K": 10, "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14}
+    | {"TQ1_0": 34, "TQ2_0": 35, "MXFP4": 39, "NVFP4": 40, "IQ4_NL": 20, "IQ4_XS": 23}
+)
+WITHOUT_IMPORTANCE = {"Q8_0", "TQ1_0", "TQ2_0", "MXFP4", "NVFP4"}  # formats that ignore it
 
 
 class Ggml:

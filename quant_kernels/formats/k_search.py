@@ -1,0 +1,107 @@
+"""The scales of K-quants: ggml's searches that move one code at a time, and the scales of scales.
+
+As in `search`, the arithmetic is ggml's float32 operation for operation, on columns (positions, n_blocks).
+"""
+
+import numpy as np
+import torch
+
+from .search import ALL_ZERO, divide, first_extreme, nearest, nearest_int, ordered_sum
+
+PASSES = 5  # over a block, at most
+
+
+def search_one_by_one(x: torch.Tensor, nmax: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The scale d and codes q in [0, 2 * nmax) that make sum(x**2 * (x - d * (q - nmax))**2) small.
+
+    x and q are (n_blocks, 16), d is (n_blocks, 1). From the codes of the inverse scale -nmax / extreme on, each code in
+    turn is rounded anew with the best scale of the others, though only where the extreme is negative: for ggml the sum
+    of x**3 * (q - nmax) has to be positive. Source: `make_q3_quants` of ggml, with its do_rmse.
+    """
+    extreme = first_extreme(x)[:, 0]
+    x = x.T.contiguous()  # (16, n_blocks)
+    weights = x * x
+    q = nearest(x * divide(-nmax, extreme), -nmax, nmax - 1)
+    d, q = _improve(x, weights, q, low=-nmax, high=nmax - 1)
+    zero = extreme.abs() < np.float32(ALL_ZERO)
+    return torch.where(zero, 0.0, d)[:, None], torch.where(zero, 0.0, q + nmax).T
+
+
+def search_positive(x: torch.Tensor, weights: torch.Tensor, nmax: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The scale d and codes q <= nmax that make sum(weights * (x - d * q)**2) small, for the scales of a block.
+
+    x, weights and q are (n_blocks, 8 or 16), d is (n_blocks, 1). The best of 9 inverse scales around nmax / max gives
+    codes, then each code in turn is rounded anew with the best scale of the others. A negative x, which is rare, ends
+    as a byte from 128 on. Source: `make_qp_quants` of ggml.
+    """
+    high = x.amax(-1)
+    x, weights = x.T.contiguous(), weights.T.contiguous()  # (8 or 16, n_blocks)
+
+    def error(d: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+        difference = x - d * q
+        return ordered_sum(weights * difference * difference)
+
+    best_iscale = divide(nmax, high)
+    best = error(divide(1.0, best_iscale), as_bytes(nearest_int(x * best_iscale)))
+    for step in (-4, -3, -2, -1, 1, 2, 3, 4):
+        iscale = divide(np.float32(0.1) * np.float32(step) + np.float32(nmax), high)
+        trial = error(divide(1.0, iscale), nearest_int(x * iscale).clamp_(max=nmax))
+        better = trial < best
+        best, best_iscale = torch.where(better, trial, best), torch.where(better, iscale, best_iscale)
+    q = nearest_int(x * best_iscale).clamp_(max=nmax).float()
+    d, q = _improve(x, weights, q, low=None, high=nmax)
+    zero = high < np.float32(ALL_ZERO)
+    return torch.where(zero, 0.0, d)[:, None], as_bytes(torch.where(zero, 0.0, q).T)
+
+
+def scale_codes(x: torch.Tensor, nmax: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The scale d = max / nmax, (n_blocks, 1), and codes as bytes, of x = d * q, both (n_blocks, 8 or 16)."""
+    high = x.amax(-1, keepdim=True)
+    high = torch.where(high > 0, high, 0.0)
+    iscale = divide(nmax, high)
+    # An infinite iscale gives only zeros, in ggml too: the last eight bits of -2**22.
+    return divide(high, nmax), as_bytes(nearest_int(x * iscale.masked_fill_(iscale.isinf(), 0.0)))
+
+
+def signed_scale_codes(x: torch.Tensor, nmax: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The scale d = extreme / -nmax, (n_blocks, 1), and codes in [-nmax, nmax), int32, of x = d * q, (n_blocks, 16)."""
+    extreme = first_extreme(torch.where(x.isnan(), 0.0, x))
+    iscale = divide(-nmax, extreme)
+    q = nearest_int(x * iscale).clamp_(-nmax, nmax - 1)
+    zero = extreme == 0
+    return torch.where(zero, 0.0, divide(1.0, iscale)), torch.where(zero, 0, q)
+
+
+def as_bytes(q: torch.Tensor) -> torch.Tensor:
+    """The last eight bits of whole numbers, as uint8: -1 becomes 255."""
+    return q.to(torch.int32).bitwise_and_(0xFF).to(torch.uint8)
+
+
+def _improve(
+    x: torch.Tensor, weights: torch.Tensor, q: torch.Tensor, low: int | None, high: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Round each code in turn with the best scale of the others, where that makes the error smaller.
+
+    x, weights and q are (positions, n_blocks), d is (n_blocks,). Codes are limited to [low, high]; without `low` they
+    are bytes, of which a negative one wraps around.
+    """
+    wx = weights * x
+    sum_qx, sum_q2 = ordered_sum(wx * q), ordered_sum(weights * q * q)
+    q = q.clone() if low is not None else as_bytes(q).float()
+    for _ in range(PASSES):
+        changed = False
+        for i in range(len(x)):
+            rest_qx, rest_q2 = sum_qx - wx[i] * q[i], sum_q2 - weights[i] * q[i] * q[i]
+            code = nearest_int(x[i] * rest_q2 / rest_qx).clamp_(low, high).float()
+            trial_qx, trial_q2 = rest_qx + wx[i] * code, rest_q2 + weights[i] * code * code
+            better = (rest_qx > 0) & (code != q[i]) & (trial_q2 > 0)
+            better &= trial_qx * trial_qx * sum_q2 > sum_qx * sum_qx * trial_q2
+            if low is None:
+                better &= rest_q2 > 0
+                code = as_bytes(code).float()
+            q[i] = torch.where(better, code, q[i])
+            sum_qx, sum_q2 = torch.where(better, trial_qx, sum_qx), torch.where(better, trial_q2, sum_q2)
+            changed = changed or bool(better.any())
+        if not changed:
+            break
+    return torch.where(sum_q2 > 0, sum_qx / sum_q2, 0.0), q
