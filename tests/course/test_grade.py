@@ -1,5 +1,6 @@
 """Grading a course directory: scores, reasons, what is written, what is left alone."""
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -11,9 +12,23 @@ from nbgrader.api import Gradebook
 from nbgrader.coursedir import CourseDirectory
 
 from course.directory import load_config, open_course, open_gradebook
-from course.grade import GradeError, Ungradable, find_submissions, grade, read_notebook
+from course.grade import GradeError, Ungradable, _cluster, find_submissions, grade, read_notebook
 
 NAME = "q90_sample"
+
+
+@pytest.fixture(scope="module")
+def client():
+    with _cluster(1) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def shared_cluster(request, monkeypatch):
+    """One cluster for all tests but those marked `own_cluster`: starting one takes longer than grading."""
+    if "own_cluster" not in request.keywords:
+        client = request.getfixturevalue("client")
+        monkeypatch.setattr("course.grade._cluster", lambda workers: contextlib.nullcontext(client))
 
 
 @pytest.fixture
@@ -40,6 +55,7 @@ def scores(course) -> dict[str, float]:
         return {entry.student.id: entry.score for entry in gradebook.find_assignment(NAME).submissions}
 
 
+@pytest.mark.own_cluster
 def test_a_class_with_one_broken_file(sample_course, hand_in):
     hand_in("ann", model(sample_course))
     hand_in("bea [2]", model(sample_course, width="def width(n): return 3"))
