@@ -88,6 +88,8 @@ def grade(
     `assignments` are full names (None: all), `student` one candidate's id. Raises GradeError if there is nothing to
     grade or the gradebook does not know an assignment, SandboxError if candidates' code cannot be run safely.
     """
+    if workers < 1:
+        raise GradeError(f"{workers} workers can grade nothing; at least 1 is needed")
     config = load_config(course_dir)
     if sandbox:
         config.Examine.sandbox = sandbox

@@ -26,6 +26,7 @@ def test_help_lists_every_command(capsys):
         (["fetch", "gpt5"], "gpt5"),
         (["grade", "q77", "--course-dir", "{tmp}"], "'q77' is not a question; known are none"),
         (["grade", "--course-dir", "{tmp}"], "there is no submission at"),
+        (["grade", "--course-dir", "{tmp}", "--workers", "0"], "0 workers can grade nothing"),
         (["report", "--course-dir", "{tmp}"], "gradebook"),
         (["demo", "{tmp}"], "is there already, and no demo made it"),
     ],
