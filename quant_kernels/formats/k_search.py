@@ -3,9 +3,12 @@
 As in `search`, the arithmetic is ggml's float32 operation for operation, on columns (positions, n_blocks).
 """
 
+from functools import cache
+
 import numpy as np
 import torch
 
+from ..compiled import compilable
 from .search import ALL_ZERO, divide, first_extreme, nearest, nearest_int, ordered_sum
 
 PASSES = 5  # over a block, at most
@@ -37,21 +40,40 @@ def search_positive(x: torch.Tensor, weights: torch.Tensor, nmax: int) -> tuple[
     high = x.amax(-1)
     x, weights = x.T.contiguous(), weights.T.contiguous()  # (8 or 16, n_blocks)
 
-    def error(d: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-        difference = x - d * q
-        return ordered_sum(weights * difference * difference)
-
-    best_iscale = divide(nmax, high)
-    best = error(divide(1.0, best_iscale), as_bytes(nearest_int(x * best_iscale)))
-    for step in (-4, -3, -2, -1, 1, 2, 3, 4):
-        iscale = divide(np.float32(0.1) * np.float32(step) + np.float32(nmax), high)
-        trial = error(divide(1.0, iscale), nearest_int(x * iscale).clamp_(max=nmax))
-        better = trial < best
-        best, best_iscale = torch.where(better, trial, best), torch.where(better, iscale, best_iscale)
-    q = nearest_int(x * best_iscale).clamp_(max=nmax).float()
+    iscale = _best_inverse(x, weights, high, positive_trials(nmax).to(x.device), nmax)
+    q = nearest_int(x * iscale).clamp_(max=nmax).float()
     d, q = _improve(x, weights, q, low=None, high=nmax)
     zero = high < np.float32(ALL_ZERO)
     return torch.where(zero, 0.0, d)[:, None], as_bytes(torch.where(zero, 0.0, q).T)
+
+
+@cache
+def positive_trials(nmax: int) -> torch.Tensor:
+    """The numerators of the inverse scales that `search_positive` tries, (9,) float32."""
+    steps = (0, -4, -3, -2, -1, 1, 2, 3, 4)
+    tried = [np.float32(0.1) * np.float32(step) + np.float32(nmax) for step in steps]
+    return torch.from_numpy(np.array(tried, np.float32))
+
+
+@compilable
+def _best_inverse(
+    x: torch.Tensor, weights: torch.Tensor, high: torch.Tensor, numerators: torch.Tensor, nmax: int
+) -> torch.Tensor:
+    """The inverse scale, (n_blocks,), with the least error of x, (positions, n_blocks)."""
+
+    def error(iscale: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+        difference = x - iscale.reciprocal() * q
+        return ordered_sum(weights * difference * difference)
+
+    first, *others = numerators
+    best_iscale = first / high
+    best = error(best_iscale, as_bytes(nearest_int(x * best_iscale)))
+    for numerator in others:
+        iscale = numerator / high
+        trial = error(iscale, nearest_int(x * iscale).clamp(max=nmax))
+        better = trial < best
+        best, best_iscale = torch.where(better, trial, best), torch.where(better, iscale, best_iscale)
+    return best_iscale
 
 
 def scale_codes(x: torch.Tensor, nmax: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -85,23 +107,38 @@ def _improve(
     x, weights and q are (positions, n_blocks), d is (n_blocks,). Codes are limited to [low, high]; without `low` they
     are bytes, of which a negative one wraps around.
     """
-    wx = weights * x
-    sum_qx, sum_q2 = ordered_sum(wx * q), ordered_sum(weights * q * q)
-    q = q.clone() if low is not None else as_bytes(q).float()
+    sum_qx, sum_q2 = ordered_sum(weights * x * q), ordered_sum(weights * q * q)
+    q = q if low is not None else as_bytes(q).float()
     for _ in range(PASSES):
-        changed = False
-        for i in range(len(x)):
-            rest_qx, rest_q2 = sum_qx - wx[i] * q[i], sum_q2 - weights[i] * q[i] * q[i]
-            code = nearest_int(x[i] * rest_q2 / rest_qx).clamp_(low, high).float()
-            trial_qx, trial_q2 = rest_qx + wx[i] * code, rest_q2 + weights[i] * code * code
-            better = (rest_qx > 0) & (code != q[i]) & (trial_q2 > 0)
-            better &= trial_qx * trial_qx * sum_q2 > sum_qx * sum_qx * trial_q2
-            if low is None:
-                better &= rest_q2 > 0
-                code = as_bytes(code).float()
-            q[i] = torch.where(better, code, q[i])
-            sum_qx, sum_q2 = torch.where(better, trial_qx, sum_qx), torch.where(better, trial_q2, sum_q2)
-            changed = changed or bool(better.any())
-        if not changed:
+        q, sum_qx, sum_q2, changed = _improve_once(x, weights, q, sum_qx, sum_q2, low, high)
+        if not changed.any():
             break
     return torch.where(sum_q2 > 0, sum_qx / sum_q2, 0.0), q
+
+
+@compilable
+def _improve_once(
+    x: torch.Tensor,
+    weights: torch.Tensor,
+    q: torch.Tensor,
+    sum_qx: torch.Tensor,
+    sum_q2: torch.Tensor,
+    low: int | None,
+    high: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """One pass over the positions: the codes, the two sums, and which blocks have changed."""
+    codes, changed = [], torch.zeros_like(sum_qx, dtype=torch.bool)
+    for position, weight, old in zip(x, weights, q, strict=True):
+        wx = weight * position
+        rest_qx, rest_q2 = sum_qx - wx * old, sum_q2 - weight * old * old
+        code = nearest_int(position * rest_q2 / rest_qx).clamp(low, high).float()
+        trial_qx, trial_q2 = rest_qx + wx * code, rest_q2 + weight * code * code
+        better = (rest_qx > 0) & (code != old) & (trial_q2 > 0)
+        better = better & (trial_qx * trial_qx * sum_q2 > sum_qx * sum_qx * trial_q2)
+        if low is None:
+            better = better & (rest_q2 > 0)
+            code = as_bytes(code).float()
+        codes.append(torch.where(better, code, old))
+        sum_qx, sum_q2 = torch.where(better, trial_qx, sum_qx), torch.where(better, trial_q2, sum_q2)
+        changed = changed | better
+    return torch.stack(codes), sum_qx, sum_q2, changed

@@ -5,11 +5,17 @@ multiply-add ends in other bytes. They work on columns, (block_size, n_blocks): 
 of its elements, while each addition runs over all blocks.
 """
 
+from collections.abc import Callable
+from functools import cache, partial
+
 import numpy as np
 import torch
 
+from ..compiled import compilable
+
 ALL_ZERO = 1e-15  # a block below this magnitude counts as zero in a search
 ROUNDER = 12582912.0  # 1.5 * 2**23: a float32 around it has no bits for a fraction
+WRAPS = 2.0**22  # from here on a number and ROUNDER no longer add up to one with the exponent of ROUNDER
 
 
 def first_minimum(x: torch.Tensor) -> torch.Tensor:
@@ -100,34 +106,52 @@ def nearest_int(x: torch.Tensor) -> torch.Tensor:
     return bits.bitwise_and_(0x7FFFFF).sub_(0x400000)
 
 
-def search_symmetric(x: torch.Tensor, weights: torch.Tensor, nmax: int) -> tuple[torch.Tensor, torch.Tensor]:
+def search_symmetric(
+    x: torch.Tensor, weights: torch.Tensor, nmax: int, by_bits: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The scale d and codes q in [0, 2 * nmax) that make sum(weights * (x - d * (q - nmax))**2) small.
 
     x, weights and q are (n_blocks, 32), d is (n_blocks, 1). Each of 19 inverse scales around -nmax / extreme gives
     codes, and the codes give the least-squares d. Source: `make_qx_quants` of ggml, with its rmse_type 1.
     """
     extreme = first_extreme(torch.where(x.isnan(), 0.0, x))[:, 0]
-    x, weights = x.T.contiguous(), weights.T.contiguous()  # (32, n_blocks)
-    wx = weights * x
+    columns, weight_columns = x.T.contiguous(), weights.T.contiguous()  # (32, n_blocks)
+    numerators = symmetric_trials(nmax).to(x.device)
+    d, iscale = _best_scale(columns, weight_columns, extreme, numerators, nmax, by_bits)
+    q = _codes(columns * iscale, -nmax, nmax - 1, by_bits) + nmax
+    zero = extreme.abs() < np.float32(ALL_ZERO)
+    d, q = torch.where(zero, 0.0, d)[:, None], torch.where(zero, 0.0, q).T
+    if not by_bits:
+        d, q = again_by_bits(x.isnan().any(-1), (d, q), partial(search_symmetric, nmax=nmax), x, weights)
+    return d, q
 
-    def sums(iscale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        q = nearest(x * iscale, -nmax, nmax - 1)
-        return ordered_sum(wx * q), ordered_sum(weights * q * q)
 
-    best_iscale = divide(-nmax, extreme)
-    sum_qx, sum_q2 = sums(best_iscale)
-    d = torch.where(sum_q2 == 0, 0.0, sum_qx / sum_q2)
+@cache
+def symmetric_trials(nmax: int) -> torch.Tensor:
+    """The numerators of the inverse scales that `search_symmetric` tries, (19, 1) float32."""
+    steps = [0, *range(-9, 0), *range(1, 10)]
+    tried = [-(nmax + np.float32(0.1) * np.float32(step)) for step in steps]
+    return torch.from_numpy(np.array(tried, np.float32))[:, None]
+
+
+@compilable
+def _best_scale(
+    x: torch.Tensor, weights: torch.Tensor, extreme: torch.Tensor, numerators: torch.Tensor, nmax: int, by_bits: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The d that gains most, and its inverse scale: columns (32, n_blocks) to (n_blocks,) each."""
+    iscales = numerators / extreme  # (19, n_blocks)
+    all_qx, all_q2 = 0.0, 0.0
+    for position, weight in zip(x, weights, strict=True):
+        q = _codes(position * iscales, -nmax, nmax - 1, by_bits)  # (19, n_blocks)
+        all_qx, all_q2 = all_qx + weight * position * q, all_q2 + weight * q * q
+    sum_qx, sum_q2 = all_qx[0], all_q2[0]
+    best_iscale, d = iscales[0], torch.where(sum_q2 == 0, 0.0, sum_qx / sum_q2)
     best = d * sum_qx
-    for step in [*range(-9, 0), *range(1, 10)]:
-        iscale = divide(-(nmax + np.float32(0.1) * np.float32(step)), extreme)
-        sum_qx, sum_q2 = sums(iscale)
+    for iscale, sum_qx, sum_q2 in zip(iscales[1:], all_qx[1:], all_q2[1:], strict=True):
         better = (sum_q2 > 0) & (sum_qx * sum_qx > best * sum_q2)
         d = torch.where(better, sum_qx / sum_q2, d)
-        best = torch.where(better, d * sum_qx, best)
-        best_iscale = torch.where(better, iscale, best_iscale)
-    q = nearest(x * best_iscale, -nmax, nmax - 1) + nmax
-    zero = extreme.abs() < np.float32(ALL_ZERO)
-    return torch.where(zero, 0.0, d)[:, None], torch.where(zero, 0.0, q).T
+        best, best_iscale = torch.where(better, d * sum_qx, best), torch.where(better, iscale, best_iscale)
+    return d, best_iscale
 
 
 def search_asymmetric(
@@ -136,6 +160,7 @@ def search_asymmetric(
     nmax: int,
     trials: tuple[float, float, int] = (-0.9, 0.05, 37),
     absolute: bool = False,
+    by_bits: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The scale d, minimum m <= 0 and codes q in [0, nmax] that make sum(weights * (x - (d * q + m))**2) small.
 
@@ -144,32 +169,98 @@ def search_asymmetric(
     range starts at the best m so far. `trials` is the first offset, the step and the number of these scales; `absolute`
     compares them by their absolute error. Source: `make_qkx3_quants` and `make_qkx2_quants` of ggml.
     """
-    first, step, n_trials = np.float32(trials[0]), np.float32(trials[1]), trials[2]
     low, high = first_minimum(x)[:, 0], x.amax(-1)
-    x, weights = x.T.contiguous(), weights.T.contiguous()  # (32, n_blocks)
-    sum_w, sum_x = ordered_sum(weights, start=-0.0), ordered_sum(weights * x, start=-0.0)
+    columns, weight_columns = x.T.contiguous(), weights.T.contiguous()  # (32, n_blocks)
+    first, *others = asymmetric_trials(nmax, trials).to(x.device)
+    sums, state = _first_line(columns, weight_columns, low, high, first, nmax, absolute, by_bits)
+    for numerator in others:
+        state = _try_line(columns, weight_columns, low, high, numerator, *sums, *state, nmax, absolute, by_bits)
+    d, m, _, q_least, q_iscale, wild = state
+    q = _codes((columns - q_least) * q_iscale, 0, nmax, by_bits)
+    found = d[:, None], m[:, None], q.T
+    if not by_bits:
+        search = partial(search_asymmetric, nmax=nmax, trials=trials, absolute=absolute)
+        found = again_by_bits(wild, found, search, x, weights)
+    return found
 
-    def codes(numerator: float, m: torch.Tensor) -> torch.Tensor:
-        iscale = divide(numerator, high - m)
-        # An infinite iscale gives only zeros in ggml, also where it meets 0 * Inf.
-        return nearest((x - m) * iscale.masked_fill_(iscale.isinf(), 0.0), 0, nmax)
 
-    def error(d: torch.Tensor, m: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-        difference = d * q + m - x
-        return ordered_sum(weights * (difference.abs() if absolute else difference * difference))
+@cache
+def asymmetric_trials(nmax: int, trials: tuple[float, float, int]) -> torch.Tensor:
+    """The numerators of the inverse scales that `search_asymmetric` tries: nmax, then those of `trials`, float32."""
+    first, step = np.float32(trials[0]), np.float32(trials[1])
+    tried = [first + step * np.float32(trial) + np.float32(nmax) for trial in range(trials[2])]
+    return torch.from_numpy(np.array([nmax, *tried], np.float32))
 
+
+@compilable
+def _first_line(
+    x: torch.Tensor,
+    weights: torch.Tensor,
+    low: torch.Tensor,
+    high: torch.Tensor,
+    numerator: torch.Tensor,
+    nmax: int,
+    absolute: bool,
+    by_bits: bool,
+) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    """The sums of weights and of weights * x, and the state of the search at its start, (n_blocks,) each.
+
+    The state is d, m, its error, the m and the inverse scale of its codes, and where codes may have wrapped around.
+    """
+    sums = ordered_sum(weights, start=-0.0), ordered_sum(weights * x, start=-0.0)
     m = torch.where(low > 0, 0.0, low)
-    q = codes(nmax, m)
-    d = torch.where(high <= m, 0.0, divide(1.0, divide(nmax, high - m)))
-    best = error(d, m, q)
-    for trial in range(n_trials):
-        trial_q = codes(first + step * np.float32(trial) + np.float32(nmax), m)
-        trial_d, trial_m, solvable = _fit_line(x, trial_q, weights, sum_w, sum_x)
-        trial_error = error(trial_d, trial_m, trial_q)
-        better = solvable & (trial_error < best)
-        d, m = torch.where(better, trial_d, d), torch.where(better, trial_m, m)
-        q, best = torch.where(better, trial_q, q), torch.where(better, trial_error, best)
-    return d[:, None], m[:, None], q.T
+    iscale, wild = _inverse_scale(numerator, low, high, m)
+    d = torch.where(high <= m, 0.0, (numerator / (high - m)).reciprocal())
+    best = _line_error(x, weights, d, m, _codes((x - m) * iscale, 0, nmax, by_bits), absolute)
+    return sums, (d, m, best, m.clone(), iscale, wild)
+
+
+@compilable
+def _try_line(
+    x: torch.Tensor,
+    weights: torch.Tensor,
+    low: torch.Tensor,
+    high: torch.Tensor,
+    numerator: torch.Tensor,
+    sum_w: torch.Tensor,
+    sum_x: torch.Tensor,
+    d: torch.Tensor,
+    m: torch.Tensor,
+    best: torch.Tensor,
+    q_least: torch.Tensor,
+    q_iscale: torch.Tensor,
+    wild: torch.Tensor,
+    nmax: int,
+    absolute: bool,
+    by_bits: bool,
+) -> tuple[torch.Tensor, ...]:
+    """The state of the search after one more inverse scale."""
+    iscale, trial_wild = _inverse_scale(numerator, low, high, m)
+    q = _codes((x - m) * iscale, 0, nmax, by_bits)
+    trial_d, trial_m, solvable = _fit_line(x, q, weights, sum_w, sum_x)
+    error = _line_error(x, weights, trial_d, trial_m, q, absolute)
+    better = solvable & (error < best)
+    q_least, q_iscale = torch.where(better, m, q_least), torch.where(better, iscale, q_iscale)
+    d, m, best = torch.where(better, trial_d, d), torch.where(better, trial_m, m), torch.where(better, error, best)
+    return d, m, best, q_least, q_iscale, wild | trial_wild
+
+
+def _inverse_scale(
+    numerator: torch.Tensor, low: torch.Tensor, high: torch.Tensor, m: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The inverse scale, and where a code in the block may wrap around in `nearest_int`."""
+    iscale = numerator / (high - m)
+    # An infinite iscale gives only zeros in ggml, also where it meets 0 * Inf.
+    iscale = torch.where(iscale.abs() == torch.inf, 0.0, iscale)
+    largest = torch.maximum(((high - m) * iscale).abs(), ((low - m) * iscale).abs())
+    return iscale, ~(largest < WRAPS)
+
+
+def _line_error(
+    x: torch.Tensor, weights: torch.Tensor, d: torch.Tensor, m: torch.Tensor, q: torch.Tensor, absolute: bool
+) -> torch.Tensor:
+    difference = d * q + m - x
+    return ordered_sum(weights * (difference.abs() if absolute else difference * difference))
 
 
 def _fit_line(
@@ -184,3 +275,19 @@ def _fit_line(
     positive = m > 0
     d, m = torch.where(positive, sum_qx / sum_q2, d), torch.where(positive, 0.0, m)
     return d, m, determinant > 0
+
+
+def _codes(x: torch.Tensor, low: int, high: int, by_bits: bool) -> torch.Tensor:
+    """As `nearest`; not `by_bits` it is twice as fast and right where |x| < WRAPS."""
+    return nearest(x, low, high) if by_bits else x.round().clamp(low, high)
+
+
+def again_by_bits(
+    wild: torch.Tensor, found: tuple[torch.Tensor, ...], search: Callable, x: torch.Tensor, weights: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """What a search found, with the blocks that are `wild`, (n_blocks,) bool, searched again with `by_bits`."""
+    blocks = wild.nonzero()[:, 0]
+    if len(blocks) == 0:
+        return found
+    again = search(x[blocks], weights[blocks], by_bits=True)
+    return tuple(all.index_copy(0, blocks, some) for all, some in zip(found, again, strict=True))

@@ -1,0 +1,62 @@
+"""The inner steps of the kernels through torch.compile, for whoever asks: the same bytes, several times faster."""
+
+import functools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+CACHE = Path("~/.cache/llm-quantization-course/compiled")
+COMPILERS = ("g++", "clang++")
+OPTIONS = {"assert_indirect_indexing": False}  # all indices into tables come from masked bits
+VARIANTS = 64  # of one step: numbers of levels, with and without importance, numbers of threads
+
+_active = False
+
+
+@contextmanager
+def compiled() -> Iterator[None]:
+    """Within it the kernels of this package are compiled for this machine's CPU, with the same results to the last bit.
+
+    The first use of a format takes up to half a minute; what is compiled is kept for later processes in
+    ~/.cache/llm-quantization-course (or in TORCHINDUCTOR_CACHE_DIR). Tensors on a GPU are worked on as without it.
+
+    Raises RuntimeError where there is no C++ compiler.
+
+    >>> with compiled():
+    ...     pass  # quantize, dequantize, matmul
+    """
+    global _active
+    if not any(map(shutil.which, (os.environ.get("CXX", ""), *COMPILERS))):
+        raise RuntimeError(f"compiled() needs a C++ compiler, one of {', '.join(COMPILERS)}; none is in PATH")
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE.expanduser()))
+    before, _active = _active, True
+    try:
+        with torch._dynamo.config.patch(recompile_limit=VARIANTS):
+            yield
+    finally:
+        _active = before
+
+
+def is_compiled() -> bool:
+    """Whether `compiled` is in effect."""
+    return _active
+
+
+def compilable(step: Callable) -> Callable:
+    """Marks a step, a function of tensors and constants without data-dependent control flow, for `compiled`."""
+
+    @functools.cache
+    def machine_code() -> Callable:
+        return torch.compile(step, dynamic=True, fullgraph=True, options=OPTIONS)
+
+    @functools.wraps(step)
+    def call(first: torch.Tensor, *arguments: object) -> object:
+        if not _active or first.device.type != "cpu" or torch.compiler.is_compiling():
+            return step(first, *arguments)
+        return machine_code()(first, *arguments)
+
+    return call
