@@ -8,9 +8,9 @@ codes of the search stay only where a stored scale is 0. Subtracting the minimum
 from abc import abstractmethod
 from typing import ClassVar
 
-import numpy as np
 import torch
 
+from ..compiled import compilable
 from .bits import from_half_bytes, half_bytes, pack_nibbles, unpack_nibbles
 from .block import QType
 from .k_bits import (
@@ -26,7 +26,7 @@ from .k_bits import (
     unpack_scales_and_mins,
 )
 from .k_search import as_bytes, scale_codes, search_one_by_one, search_positive, signed_scale_codes
-from .search import ALL_ZERO, divide, nearest, ordered_sum, search_asymmetric, search_symmetric, sqrt
+from .search import ALL_ZERO, WRAPS, as_code, divide, ordered_sum, search_asymmetric, search_symmetric, sqrt
 
 
 class KQType(QType):
@@ -45,12 +45,12 @@ class KQType(QType):
         """Twice the mean of the squares of a block: (n_blocks, 256) to (n_blocks, 1)."""
         return divide(2 * sum_of_columns(squares), self.block_size)
 
-    def sub_blocks(self, x: torch.Tensor) -> torch.Tensor:
-        """(n_blocks, 256) to (n_blocks * n_sub, sub_block)."""
-        return x.reshape(-1, self.sub_block)
+    def columns(self, x: torch.Tensor) -> torch.Tensor:
+        """(n_blocks, 256) to (sub_block, n_blocks * n_sub)."""
+        return x.reshape(-1, self.sub_block).T.contiguous()
 
     def by_block(self, x: torch.Tensor) -> torch.Tensor:
-        """What each sub-block has one of, (n_blocks * n_sub, 1), to (n_blocks, n_sub)."""
+        """What each sub-block has one of, (n_blocks * n_sub,), to (n_blocks, n_sub)."""
         return x.reshape(-1, self.block_size // self.sub_block)
 
 
@@ -78,33 +78,32 @@ class MinimumKQType(KQType):
         """The structs, (n_blocks, type_size), from the bytes of three fields and the codes (n_blocks, 256)."""
 
     def quantize_blocks(self, x: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-        sub = self.sub_blocks(x)
+        columns = self.columns(x)
         if weights is None:
-            s, m, q = self.search_unweighted(sub)
+            s, m, q = self.search_unweighted(columns)
             d, s = scale_codes(self.by_block(s), self.scale_nmax)
             dmin, m = scale_codes(self.by_block(-m), self.scale_nmax)
         else:
-            weights = self.sub_blocks(weights)
-            sums = self.by_block(sum_of_columns(weights))
-            s, m, q = search_asymmetric(sub, weights, self.nmax)
+            weights = self.columns(weights)
+            sums = self.by_block(ordered_sum(weights))
+            s, m, q = search_asymmetric(columns, weights, self.nmax)
             d, s = search_positive(self.by_block(s), sums, self.scale_nmax)
             dmin, m = search_positive(self.by_block(-m), sums, self.scale_nmax)
         d, dmin, scales = half_bytes(d), half_bytes(dmin), self.pack_scales(s, m, weighted=weights is not None)
-        step, least = self.steps(d, dmin, scales)
-        final = nearest((sub + least) / step, 0, self.nmax)
-        q = torch.where(step == 0, q, final).to(torch.uint8)
-        return self.pack(d, dmin, scales, q.reshape(x.shape))
+        step, least = (part.flatten() for part in self.steps(d, dmin, scales))
+        q = round_again(columns, q, step, least, 0, self.nmax)
+        return self.pack(d, dmin, scales, q.T.reshape(x.shape))
 
     def steps(self, d: torch.Tensor, dmin: torch.Tensor, scales: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The scale and minimum of each sub-block as they are stored, (n_blocks * n_sub, 1) float32."""
+        """The scale and minimum of each sub-block as they are stored, (n_blocks, n_sub) float32."""
         s, m = self.unpack_scales(scales)
-        return (from_half_bytes(d) * s).reshape(-1, 1), (from_half_bytes(dmin) * m).reshape(-1, 1)
+        return from_half_bytes(d) * s, from_half_bytes(dmin) * m
 
     def dequantize_codes(
         self, d: torch.Tensor, dmin: torch.Tensor, scales: torch.Tensor, q: torch.Tensor, out: torch.Tensor
     ) -> None:
         """The bytes of three fields and codes (n_blocks, 256) into `out`, (n_blocks, 256) float32."""
-        step, least = self.steps(d, dmin, scales)
+        step, least = (part.reshape(-1, 1) for part in self.steps(d, dmin, scales))
         out.copy_(q).view(-1, self.sub_block).mul_(step).sub_(least)
 
 
@@ -142,7 +141,7 @@ class Q4_K(MinimumKQType):
     trials = (-1.0, 0.1, 21)  # without error weights
 
     def search_unweighted(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        weights = sqrt(divide(sum_of_columns(x * x), self.sub_block)) + x.abs()
+        weights = sqrt(divide(ordered_sum(x * x), self.sub_block)) + x.abs()
         return search_asymmetric(x, weights, self.nmax, self.trials)
 
     def pack_scales(self, scales: torch.Tensor, mins: torch.Tensor, weighted: bool) -> torch.Tensor:
@@ -186,18 +185,20 @@ class SymmetricKQType(KQType):
     sub_block = 16
     nmax: int
 
-    def final_codes(self, x: torch.Tensor, q: torch.Tensor, d: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-        """Stored codes (n_blocks, 256) uint8 of x, (n_blocks, 256), where the scale is 0 those of the search.
+    def final_codes(
+        self, columns: torch.Tensor, q: torch.Tensor, d: torch.Tensor, scales: torch.Tensor
+    ) -> torch.Tensor:
+        """Stored codes (n_blocks, 256) uint8 of columns (16, n_blocks * 16), where the scale is 0 those of the search.
 
-        q: (n_blocks * 16, 16), d: (n_blocks, 2) uint8, scales: (n_blocks, 16) signed integers.
+        q: (16, n_blocks * 16), d: (n_blocks, 2) uint8, scales: (n_blocks, 16) signed integers.
         """
-        step = self.steps(d, scales)
-        final = nearest(self.sub_blocks(x) / step, -self.nmax, self.nmax - 1) + self.nmax
-        return torch.where(step == 0, q, final).to(torch.uint8).reshape(x.shape)
+        step = self.steps(d, scales).flatten()
+        q = round_again(columns, q, step, torch.zeros_like(step), -self.nmax, self.nmax - 1)
+        return q.T.reshape(-1, self.block_size)
 
     def steps(self, d: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-        """The scale of each sub-block as it is stored, (n_blocks * 16, 1) float32."""
-        return (from_half_bytes(d) * scales).reshape(-1, 1)
+        """The scale of each sub-block as it is stored, (n_blocks, 16) float32."""
+        return from_half_bytes(d) * scales
 
 
 class Q3_K(SymmetricKQType):
@@ -207,23 +208,24 @@ class Q3_K(SymmetricKQType):
     nmax = 4
 
     def quantize_blocks(self, x: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-        sub = self.sub_blocks(x)
+        columns = self.columns(x)
         if weights is None:
-            s, q = search_one_by_one(sub, self.nmax)
+            s, q = search_one_by_one(columns, self.nmax)
             d, s = signed_scale_codes(self.by_block(s), 32)
             s = torch.where(d == 0, 0, s + 32)
         else:
-            weights = self.sub_blocks(weights)
-            s, q = search_symmetric(sub, weights, self.nmax)
-            d, s = search_symmetric(self.by_block(s), self.by_block(sum_of_columns(weights)), 32)
+            weights = self.columns(weights)
+            s, q = search_symmetric(columns, weights, self.nmax)
+            d, s = search_symmetric(self.by_block(s).T, self.by_block(ordered_sum(weights)).T, 32)
+            d, s = d[:, None], s.T
         d, s = half_bytes(d), s.to(torch.uint8)  # (n_blocks, 16)
-        q = self.final_codes(x, q, d, s.view(torch.int8) - 32)
+        q = self.final_codes(columns, q, d, s.view(torch.int8) - 32)
         return torch.cat([pack_planes(q >> 2), pack_halves_of_crumbs(q & 3), pack_scales(s), d], dim=-1)
 
     def dequantize_blocks(self, data: torch.Tensor, out: torch.Tensor) -> None:
         hmask, qs, scales, d = self.split(data)
         q = (unpack_planes(hmask) << 2).add_(unpack_halves_of_crumbs(qs)).sub_(4).view(torch.int8)  # (n_blocks, 256)
-        step = self.steps(d, unpack_scales(scales).view(torch.int8) - 32)
+        step = self.steps(d, unpack_scales(scales).view(torch.int8) - 32).view(-1, 1)
         out.copy_(q).view(-1, self.sub_block).mul_(step)
 
 
@@ -240,13 +242,14 @@ class Q6_K(SymmetricKQType):
         return importance
 
     def quantize_blocks(self, x: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-        sub = self.sub_blocks(x)
-        s, q = search_symmetric(sub, sub * sub if weights is None else self.sub_blocks(weights), self.nmax)
+        columns = self.columns(x)
+        weights = columns * columns if weights is None else self.columns(weights)
+        s, q = search_symmetric(columns, weights, self.nmax)
         s = self.by_block(s)
-        zero = (~(s.abs() >= np.float32(ALL_ZERO))).all(-1, keepdim=True)  # NaN does not count either
+        zero = (~(s.abs() >= ALL_ZERO)).all(-1, keepdim=True)  # NaN does not count either
         d, s = signed_scale_codes(s, 128)
         d = half_bytes(d)
-        q = self.final_codes(x, q, d, s)
+        q = self.final_codes(columns, q, d, s)
         ql = pack_nibbles((q & 0x0F).view(-1, 128)).view(-1, 128)
         data = torch.cat([ql, pack_halves_of_crumbs(q >> 4), as_bytes(s), d], dim=-1)
         return data.masked_fill_(zero, 0)
@@ -255,7 +258,29 @@ class Q6_K(SymmetricKQType):
         ql, qh, scales, d = self.split(data)
         low = unpack_nibbles(ql.reshape(-1, 64)).view(-1, 256)
         q = (unpack_halves_of_crumbs(qh) << 4).add_(low).sub_(32).view(torch.int8)  # (n_blocks, 256)
-        out.copy_(q).view(-1, self.sub_block).mul_(self.steps(d, scales.view(torch.int8)))
+        out.copy_(q).view(-1, self.sub_block).mul_(self.steps(d, scales.view(torch.int8)).view(-1, 1))
+
+
+def round_again(
+    x: torch.Tensor, q: torch.Tensor, step: torch.Tensor, least: torch.Tensor, low: int, high: int
+) -> torch.Tensor:
+    """Codes from 0 on, uint8, for scales and minima as they are stored; those of the search, q, where the scale is 0.
+
+    x and q are columns (16 or 32, n), step and least are (n,).
+    """
+    codes, wild = _round_again(x, q, step, least, low, high, False)
+    if wild.any():
+        codes, _ = _round_again(x, q, step, least, low, high, True)
+    return codes
+
+
+@compilable
+def _round_again(
+    x: torch.Tensor, q: torch.Tensor, step: torch.Tensor, least: torch.Tensor, low: int, high: int, by_bits: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    exact = (x + least) / step
+    codes = torch.where(step == 0, q, as_code(exact, low, high, by_bits) - low)
+    return codes.to(torch.uint8), (step != 0) & ~(exact.abs().amax(0) < WRAPS)
 
 
 def sum_of_columns(x: torch.Tensor) -> torch.Tensor:

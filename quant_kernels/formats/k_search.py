@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..compiled import compilable
-from .search import ALL_ZERO, divide, first_extreme, nearest, nearest_int, ordered_sum
+from .search import ALL_ZERO, WRAPS, as_code, divide, first_extreme, nearest_int, ordered_sum
 
 PASSES = 5  # over a block, at most
 
@@ -17,17 +17,16 @@ PASSES = 5  # over a block, at most
 def search_one_by_one(x: torch.Tensor, nmax: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The scale d and codes q in [0, 2 * nmax) that make sum(x**2 * (x - d * (q - nmax))**2) small.
 
-    x and q are (n_blocks, 16), d is (n_blocks, 1). From the codes of the inverse scale -nmax / extreme on, each code in
-    turn is rounded anew with the best scale of the others, though only where the extreme is negative: for ggml the sum
-    of x**3 * (q - nmax) has to be positive. Source: `make_q3_quants` of ggml, with its do_rmse.
+    x and q are columns (16, n_blocks), d is (n_blocks,). From the codes of the inverse scale -nmax / extreme on, each
+    code in turn is rounded anew with the best scale of the others, though only where the extreme is negative: for ggml
+    the sum of x**3 * (q - nmax) has to be positive. Source: `make_q3_quants` of ggml, with its do_rmse.
     """
-    extreme = first_extreme(x)[:, 0]
-    x = x.T.contiguous()  # (16, n_blocks)
+    extreme = first_extreme(x.T)[:, 0]
     weights = x * x
-    q = nearest(x * divide(-nmax, extreme), -nmax, nmax - 1)
+    q = as_code(x * divide(-nmax, extreme), -nmax, nmax - 1, by_bits=False)  # an extreme of 0 counts for nothing below
     d, q = _improve(x, weights, q, low=-nmax, high=nmax - 1)
-    zero = extreme.abs() < np.float32(ALL_ZERO)
-    return torch.where(zero, 0.0, d)[:, None], torch.where(zero, 0.0, q + nmax).T
+    zero = extreme.abs() < ALL_ZERO
+    return torch.where(zero, 0.0, d), torch.where(zero, 0.0, q + nmax)
 
 
 def search_positive(x: torch.Tensor, weights: torch.Tensor, nmax: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -43,7 +42,7 @@ def search_positive(x: torch.Tensor, weights: torch.Tensor, nmax: int) -> tuple[
     iscale = _best_inverse(x, weights, high, positive_trials(nmax).to(x.device), nmax)
     q = nearest_int(x * iscale).clamp_(max=nmax).float()
     d, q = _improve(x, weights, q, low=None, high=nmax)
-    zero = high < np.float32(ALL_ZERO)
+    zero = high < ALL_ZERO
     return torch.where(zero, 0.0, d)[:, None], as_bytes(torch.where(zero, 0.0, q).T)
 
 
@@ -105,14 +104,22 @@ def _improve(
     """Round each code in turn with the best scale of the others, where that makes the error smaller.
 
     x, weights and q are (positions, n_blocks), d is (n_blocks,). Codes are limited to [low, high]; without `low` they
-    are bytes, of which a negative one wraps around.
+    are bytes, of which a negative one wraps around. A block in which a pass changes nothing is left alone from then on.
     """
-    sum_qx, sum_q2 = ordered_sum(weights * x * q), ordered_sum(weights * q * q)
     q = q if low is not None else as_bytes(q).float()
+    terms = weights * x * q
+    found = q, ordered_sum(terms), ordered_sum(weights * q * q)
+    blocks = (terms > 0).any(0).nonzero()[:, 0]  # without a positive term no rest of the sum is positive
     for _ in range(PASSES):
-        q, sum_qx, sum_q2, changed = _improve_once(x, weights, q, sum_qx, sum_q2, low, high)
-        if not changed.any():
+        some = [part.index_select(-1, blocks) for part in (x, weights, *found)]
+        *better, changed, wild = _improve_once(*some, low, high, False)
+        if wild.any():
+            *better, changed, _ = _improve_once(*some, low, high, True)
+        found = [all.index_copy(-1, blocks, part) for all, part in zip(found, better, strict=True)]
+        blocks = blocks[changed]
+        if len(blocks) == 0:
             break
+    q, sum_qx, sum_q2 = found
     return torch.where(sum_q2 > 0, sum_qx / sum_q2, 0.0), q
 
 
@@ -125,20 +132,23 @@ def _improve_once(
     sum_q2: torch.Tensor,
     low: int | None,
     high: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """One pass over the positions: the codes, the two sums, and which blocks have changed."""
-    codes, changed = [], torch.zeros_like(sum_qx, dtype=torch.bool)
+    by_bits: bool,
+) -> tuple[torch.Tensor, ...]:
+    """One pass over the positions: codes, two sums, where they have changed, and where `by_bits` would matter."""
+    codes, changed, wild = [], sum_qx != sum_qx, sum_qx != sum_qx
     for position, weight, old in zip(x, weights, q, strict=True):
         wx = weight * position
         rest_qx, rest_q2 = sum_qx - wx * old, sum_q2 - weight * old * old
-        code = nearest_int(position * rest_q2 / rest_qx).clamp(low, high).float()
+        exact = position * rest_q2 / rest_qx
+        code = as_code(exact, low, high, by_bits)
         trial_qx, trial_q2 = rest_qx + wx * code, rest_q2 + weight * code * code
         better = (rest_qx > 0) & (code != old) & (trial_q2 > 0)
         better = better & (trial_qx * trial_qx * sum_q2 > sum_qx * sum_qx * trial_q2)
+        wild = wild | (rest_qx > 0) & ~(exact.abs() < WRAPS)
         if low is None:
             better = better & (rest_q2 > 0)
-            code = as_bytes(code).float()
+            code = torch.where(code < 0, code + 256, code) if not by_bits else as_bytes(code).float()
         codes.append(torch.where(better, code, old))
         sum_qx, sum_q2 = torch.where(better, trial_qx, sum_qx), torch.where(better, trial_q2, sum_q2)
         changed = changed | better
-    return torch.stack(codes), sum_qx, sum_q2, changed
+    return torch.stack(codes), sum_qx, sum_q2, changed, wild

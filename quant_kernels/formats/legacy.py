@@ -118,8 +118,8 @@ def symmetric_codes(x: torch.Tensor, weights: torch.Tensor | None, nmax: int) ->
     The element of largest magnitude gets code 0, hence a scale of the opposite sign.
     """
     if weights is not None:
-        d, q = search_symmetric(x, weights, nmax)
-        return d, q.to(torch.uint8)
+        d, q = search_symmetric(x.T.contiguous(), weights.T.contiguous(), nmax)
+        return d[:, None], q.T.to(torch.uint8)
     d = first_extreme(x) / -nmax
     id = inverse(d)
     # ggml's 1 / d is Inf where |d| < 2**-128, and all codes end as 0 instead of nmax
@@ -133,8 +133,8 @@ def asymmetric_codes(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The scale d and minimum m, (n_blocks, 1), and codes q in [0, nmax], (n_blocks, 32) uint8, of x = d * q + m."""
     if weights is not None:
-        d, m, q = search_asymmetric(x, weights, nmax)
-        return d, m, q.to(torch.uint8)
+        d, m, q = search_asymmetric(x.T.contiguous(), weights.T.contiguous(), nmax)
+        return d[:, None], m[:, None], q.T.to(torch.uint8)
     m = first_minimum(x)
     d = divide((x.amax(-1, keepdim=True) - m).abs(), nmax)  # abs: -0 - 0 is -0, here 0
     q = (x - m).mul_(inverse(d)).add_(0.5).to(torch.int8).view(torch.uint8)

@@ -13,7 +13,7 @@ import torch
 
 from ..compiled import compilable
 
-ALL_ZERO = 1e-15  # a block below this magnitude counts as zero in a search
+ALL_ZERO = float(np.float32(1e-15))  # a block below this magnitude counts as zero in a search
 ROUNDER = 12582912.0  # 1.5 * 2**23: a float32 around it has no bits for a fraction
 WRAPS = 2.0**22  # from here on a number and ROUNDER no longer add up to one with the exponent of ROUNDER
 
@@ -111,18 +111,14 @@ def search_symmetric(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The scale d and codes q in [0, 2 * nmax) that make sum(weights * (x - d * (q - nmax))**2) small.
 
-    x, weights and q are (n_blocks, 32), d is (n_blocks, 1). Each of 19 inverse scales around -nmax / extreme gives
-    codes, and the codes give the least-squares d. Source: `make_qx_quants` of ggml, with its rmse_type 1.
+    x, weights and q are columns (32, n_blocks), d is (n_blocks,). Each of 19 inverse scales around -nmax / extreme
+    gives codes, and the codes give the least-squares d. Source: `make_qx_quants` of ggml, with its rmse_type 1.
     """
-    extreme = first_extreme(torch.where(x.isnan(), 0.0, x))[:, 0]
-    columns, weight_columns = x.T.contiguous(), weights.T.contiguous()  # (32, n_blocks)
-    numerators = symmetric_trials(nmax).to(x.device)
-    d, iscale = _best_scale(columns, weight_columns, extreme, numerators, nmax, by_bits)
-    q = _codes(columns * iscale, -nmax, nmax - 1, by_bits) + nmax
-    zero = extreme.abs() < np.float32(ALL_ZERO)
-    d, q = torch.where(zero, 0.0, d)[:, None], torch.where(zero, 0.0, q).T
+    not_a_number = x.isnan()
+    extreme = first_extreme(torch.where(not_a_number, 0.0, x).T)[:, 0]
+    d, q = _best_scale(x, weights, extreme, symmetric_trials(nmax).to(x.device), nmax, by_bits)
     if not by_bits:
-        d, q = again_by_bits(x.isnan().any(-1), (d, q), partial(search_symmetric, nmax=nmax), x, weights)
+        d, q = again_by_bits(not_a_number.any(0), (d, q), partial(search_symmetric, nmax=nmax), x, weights)
     return d, q
 
 
@@ -138,11 +134,11 @@ def symmetric_trials(nmax: int) -> torch.Tensor:
 def _best_scale(
     x: torch.Tensor, weights: torch.Tensor, extreme: torch.Tensor, numerators: torch.Tensor, nmax: int, by_bits: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The d that gains most, and its inverse scale: columns (32, n_blocks) to (n_blocks,) each."""
+    """The d that gains most, (n_blocks,), and its codes, (32, n_blocks)."""
     iscales = numerators / extreme  # (19, n_blocks)
     all_qx, all_q2 = 0.0, 0.0
     for position, weight in zip(x, weights, strict=True):
-        q = _codes(position * iscales, -nmax, nmax - 1, by_bits)  # (19, n_blocks)
+        q = as_code(position * iscales, -nmax, nmax - 1, by_bits)  # (19, n_blocks)
         all_qx, all_q2 = all_qx + weight * position * q, all_q2 + weight * q * q
     sum_qx, sum_q2 = all_qx[0], all_q2[0]
     best_iscale, d = iscales[0], torch.where(sum_q2 == 0, 0.0, sum_qx / sum_q2)
@@ -151,7 +147,9 @@ def _best_scale(
         better = (sum_q2 > 0) & (sum_qx * sum_qx > best * sum_q2)
         d = torch.where(better, sum_qx / sum_q2, d)
         best, best_iscale = torch.where(better, d * sum_qx, best), torch.where(better, iscale, best_iscale)
-    return d, best_iscale
+    q = as_code(x * best_iscale, -nmax, nmax - 1, by_bits) + nmax
+    zero = extreme.abs() < ALL_ZERO
+    return torch.where(zero, 0.0, d), torch.where(zero, 0.0, q)
 
 
 def search_asymmetric(
@@ -164,20 +162,18 @@ def search_asymmetric(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The scale d, minimum m <= 0 and codes q in [0, nmax] that make sum(weights * (x - (d * q + m))**2) small.
 
-    x, weights and q are (n_blocks, 32), d and m are (n_blocks, 1). Each of 37 inverse scales, from (nmax - 0.9) / range
-    to (nmax + 0.9) / range in steps of 0.05 / range, gives codes, and the codes give the least-squares d and m; the
-    range starts at the best m so far. `trials` is the first offset, the step and the number of these scales; `absolute`
+    x, weights and q are columns (32, n_blocks), d and m are (n_blocks,). Each of 37 inverse scales, from
+    (nmax - 0.9) / range to (nmax + 0.9) / range in steps of 0.05 / range, gives codes, and the codes give the
+    least-squares d and m; the range starts at the best m so far. `trials` is the first offset, the step and the number of these scales; `absolute`
     compares them by their absolute error. Source: `make_qkx3_quants` and `make_qkx2_quants` of ggml.
     """
-    low, high = first_minimum(x)[:, 0], x.amax(-1)
-    columns, weight_columns = x.T.contiguous(), weights.T.contiguous()  # (32, n_blocks)
+    low, high = first_minimum(x.T)[:, 0], x.amax(0)
     first, *others = asymmetric_trials(nmax, trials).to(x.device)
-    sums, state = _first_line(columns, weight_columns, low, high, first, nmax, absolute, by_bits)
+    sums, state = _first_line(x, weights, low, high, first, nmax, absolute, by_bits)
     for numerator in others:
-        state = _try_line(columns, weight_columns, low, high, numerator, *sums, *state, nmax, absolute, by_bits)
+        state = _try_line(x, weights, low, high, numerator, *sums, *state, nmax, absolute, by_bits)
     d, m, _, q_least, q_iscale, wild = state
-    q = _codes((columns - q_least) * q_iscale, 0, nmax, by_bits)
-    found = d[:, None], m[:, None], q.T
+    found = d, m, as_code((x - q_least) * q_iscale, 0, nmax, by_bits)
     if not by_bits:
         search = partial(search_asymmetric, nmax=nmax, trials=trials, absolute=absolute)
         found = again_by_bits(wild, found, search, x, weights)
@@ -211,7 +207,7 @@ def _first_line(
     m = torch.where(low > 0, 0.0, low)
     iscale, wild = _inverse_scale(numerator, low, high, m)
     d = torch.where(high <= m, 0.0, (numerator / (high - m)).reciprocal())
-    best = _line_error(x, weights, d, m, _codes((x - m) * iscale, 0, nmax, by_bits), absolute)
+    best = _line_error(x, weights, d, m, as_code((x - m) * iscale, 0, nmax, by_bits), absolute)
     return sums, (d, m, best, m.clone(), iscale, wild)
 
 
@@ -236,7 +232,7 @@ def _try_line(
 ) -> tuple[torch.Tensor, ...]:
     """The state of the search after one more inverse scale."""
     iscale, trial_wild = _inverse_scale(numerator, low, high, m)
-    q = _codes((x - m) * iscale, 0, nmax, by_bits)
+    q = as_code((x - m) * iscale, 0, nmax, by_bits)
     trial_d, trial_m, solvable = _fit_line(x, q, weights, sum_w, sum_x)
     error = _line_error(x, weights, trial_d, trial_m, q, absolute)
     better = solvable & (error < best)
@@ -277,7 +273,7 @@ def _fit_line(
     return d, m, determinant > 0
 
 
-def _codes(x: torch.Tensor, low: int, high: int, by_bits: bool) -> torch.Tensor:
+def as_code(x: torch.Tensor, low: int | None, high: int, by_bits: bool) -> torch.Tensor:
     """As `nearest`; not `by_bits` it is twice as fast and right where |x| < WRAPS."""
     return nearest(x, low, high) if by_bits else x.round().clamp(low, high)
 
@@ -289,5 +285,5 @@ def again_by_bits(
     blocks = wild.nonzero()[:, 0]
     if len(blocks) == 0:
         return found
-    again = search(x[blocks], weights[blocks], by_bits=True)
-    return tuple(all.index_copy(0, blocks, some) for all, some in zip(found, again, strict=True))
+    again = search(x[:, blocks], weights[:, blocks], by_bits=True)
+    return tuple(all.index_copy(-1, blocks, some) for all, some in zip(found, again, strict=True))
