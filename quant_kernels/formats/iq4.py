@@ -6,17 +6,18 @@ The searches repeat ggml's float32 arithmetic on columns, (32, n_blocks), as tho
 
 from typing import ClassVar
 
-import numpy as np
 import torch
 
+from ..compiled import compilable
 from .bits import from_half_bytes, half_bytes, pack_nibbles, unpack_nibbles
 from .block import QType
 from .k_bits import pack_crumbs, unpack_crumbs
-from .search import ALL_ZERO, divide, first_extreme, mean_square, nearest, ordered_sum, sqrt
+from .search import ALL_ZERO, divide, first_extreme, mean_square, nearest, sqrt
 
 VALUES = torch.tensor([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], dtype=torch.float32)
-MIDPOINTS = (VALUES[1:] + VALUES[:-1]) / 2
-TRIALS = range(-7, 8)  # inverse scales around VALUES[0] / extreme
+MIDPOINTS = (VALUES[1:] + VALUES[:-1]) / 2  # whole numbers and halves, so x is nearest to NEAREST[floor(2 x) + 256]
+NEAREST = torch.bucketize(torch.arange(-128, 128, 0.5), MIDPOINTS, right=True).to(torch.uint8)  # (512,)
+NUMERATORS = torch.arange(-7.0, 8.0)[:, None] + VALUES[0]  # (15, 1), of the inverse scales that are tried
 
 
 class IQ4QType(QType):
@@ -79,28 +80,40 @@ def search_table(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     d. Source: `quantize_row_iq4_nl_impl` of ggml.
     """
     extreme = first_extreme(x)[:, 0]
-    x, weights = x.T.contiguous(), weights.T.contiguous()  # (32, n_blocks)
+    iscales = torch.cat([divide(1.0, divide(extreme, -VALUES[0]))[None], NUMERATORS.to(x.device) / extreme])
+    tables = VALUES.to(x.device)[NEAREST.to(x.device).int()]  # (512,) the values themselves
+    return _best_scale(x.T.contiguous(), weights.T.contiguous(), extreme, iscales, tables)[:, None]
 
-    def sums(iscale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        values = from_table(nearest_value(x * iscale))
-        weighted = weights * values
-        return ordered_sum(weighted * x), ordered_sum(weighted * values)
 
-    low = float(VALUES[0])
-    sum_qx, sum_q2 = sums(divide(1.0, divide(extreme, -low)))
+@compilable
+def _best_scale(
+    x: torch.Tensor, weights: torch.Tensor, extreme: torch.Tensor, iscales: torch.Tensor, values: torch.Tensor
+) -> torch.Tensor:
+    """The d that gains most, (n_blocks,): columns (32, n_blocks) and inverse scales (16, n_blocks)."""
+    all_qx, all_q2 = 0.0, 0.0
+    for position, weight in zip(x, weights, strict=True):
+        value = values[half_steps(position * iscales)]  # (16, n_blocks)
+        weighted = weight * value
+        all_qx, all_q2 = all_qx + weighted * position, all_q2 + weighted * value
+    sum_qx, sum_q2 = all_qx[0], all_q2[0]
     d = torch.where(sum_q2 > 0, sum_qx / sum_q2, 0.0)
     best = d * sum_qx
-    for step in TRIALS:
-        sum_qx, sum_q2 = sums(divide(step + low, extreme))
+    for sum_qx, sum_q2 in zip(all_qx[1:], all_q2[1:], strict=True):
         better = (sum_q2 > 0) & (sum_qx * sum_qx > best * sum_q2)
         d = torch.where(better, sum_qx / sum_q2, d)
         best = torch.where(better, d * sum_qx, best)
-    return torch.where(extreme.abs() < np.float32(ALL_ZERO), 0.0, d)[:, None]
+    return torch.where(extreme.abs() < ALL_ZERO, 0.0, d)
+
+
+def half_steps(x: torch.Tensor) -> torch.Tensor:
+    """The places in NEAREST of any x, int32; of NaN the last."""
+    last = torch.tensor(255.0, device=x.device)
+    return (torch.fmin((2 * x).floor(), last).clamp(min=-256) + 256).int()
 
 
 def nearest_value(x: torch.Tensor) -> torch.Tensor:
     """The codes, uint8, of the values nearest to x; on a tie the greater, and for NaN the last, as in ggml."""
-    return torch.bucketize(x, MIDPOINTS.to(x.device), out_int32=True, right=True).to(torch.uint8)
+    return NEAREST.to(x.device)[half_steps(x)]
 
 
 def from_table(codes: torch.Tensor) -> torch.Tensor:
