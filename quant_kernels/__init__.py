@@ -1,8 +1,26 @@
 """Reference kernels for quantized language models, in plain torch."""
 
-from .measures.memory import peak_memory
-from .measures.perplexity import perplexity
-from .models.gguf_file import load_model
-from .qtypes import QTYPES, dequantize, quantize
+from importlib import import_module
 
-__all__ = ["QTYPES", "dequantize", "load_model", "peak_memory", "perplexity", "quantize"]
+# Where each public name lives. It is imported when it is first asked for: torch alone takes a second.
+_HOMES = {
+    "QTYPES": "qtypes",
+    "dequantize": "qtypes",
+    "load_model": "models.gguf_file",
+    "peak_memory": "measures.memory",
+    "perplexity": "measures.perplexity",
+    "quantize": "qtypes",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,16 +6,15 @@ Supported: architecture "llama" without experts, biases or rope scaling; every t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from gguf.gguf_reader import ReaderTensor
 
+from quant_kernels.models.gguf_reader import read_gguf
 from quant_kernels.models.llama import Config, Llama
 from quant_kernels.models.tokenizer import leading_bos
-
-if TYPE_CHECKING:
-    from gguf.gguf_reader import ReaderTensor
 
 # What Llama computes: the first value of each key; None stands for a key that is not there.
 SUPPORTED = {
@@ -31,12 +30,20 @@ SUPPORTED = {
 def load_model(path: str | Path) -> Llama:
     """Reads a Llama-architecture GGUF of any quantization into a float32 model, ready to evaluate.
 
-    The file is memory-mapped and its tensors are dequantized one by one. Raises FileNotFoundError if there is no
-    such file, and ValueError if it is not a GGUF, is damaged or truncated, or holds what this package does not
-    support: the message names what was found. Format: the GGUF specification, versions 2 and 3.
+    The file is memory-mapped and its tensors are dequantized one by one; the matrices are (rows, columns), one row per
+    output channel. The model maps token ids (B, T) to logits (B, T, V) and has the file's `config`, `metadata` and
+    `tokenizer`.
+
+    Raises FileNotFoundError if there is no such file, and ValueError if it is not a GGUF, is damaged or truncated, or
+    holds what this package does not support: the message names what was found. Format: the GGUF specification,
+    versions 2 and 3.
+
+    >>> import sys
+    >>> load_model(sys.executable)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: ... is not a GGUF file: it begins with ..., not b'GGUF'
     """
     path = Path(path)
-    check_file(path)
     metadata, tensors = read_gguf(path)
     try:
         with torch.device("meta"):
@@ -46,37 +53,6 @@ def load_model(path: str | Path) -> Llama:
         raise ValueError(f"{path}: {error}") from error
     model.metadata = metadata
     return model.requires_grad_(False).eval()
-
-
-def check_file(path: Path) -> None:
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
-    if not path.is_file():
-        raise ValueError(f"{path} is not a file but a {'directory' if path.is_dir() else 'device or pipe'}")
-    with path.open("rb") as file:
-        magic, version = file.read(4), int.from_bytes(file.read(4), "little")
-    if magic != b"GGUF":
-        raise ValueError(f"{path} is not a GGUF file: it begins with {magic!r}, not b'GGUF'")
-    if version not in (2, 3):
-        raise ValueError(f"{path} has GGUF version {version}; supported: 2 and 3, little-endian")
-
-
-def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, ReaderTensor]]:
-    """Returns the key-value pairs and the tensors, still quantized and in the file."""
-    import gguf
-
-    class StrictReader(gguf.GGUFReader):
-        # The reader's own slices are silently short at the end of a truncated file, and a damaged length
-        # would keep it counting for ever; frombuffer refuses to go past the end.
-        def _get(self, offset, dtype, count=1, override_order=None):
-            return np.frombuffer(self.data, dtype, int(count), int(offset))
-
-    try:
-        reader = StrictReader(path)
-        metadata = {name: field.contents() for name, field in reader.fields.items()}
-    except Exception as error:  # the reader meets damage with KeyError, OverflowError, UnicodeDecodeError ...
-        raise ValueError(f"{path} is damaged or truncated ({path.stat().st_size} bytes): {error}") from error
-    return metadata, {tensor.name: tensor for tensor in reader.tensors}
 
 
 def read_config(metadata: dict[str, Any], tensors: dict[str, ReaderTensor]) -> Config:

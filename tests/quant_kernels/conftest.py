@@ -1,15 +1,26 @@
-"""Small GGUF files made on the fly, and the real model where it has been fetched."""
+"""GGUF files made on the fly, the real model where it has been fetched, and what bytes are compared with."""
 
+import os
+import runpy
+from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import gguf
 import numpy as np
 import pytest
 import tokenizers
+import torch
+from hypothesis import settings
 
+import quant_kernels as qk
 from course.fetch import SOURCES, cache_folder, is_whole
 
+# pytest tests/quant_kernels/test_against_ggml.py --hypothesis-profile thorough
+settings.register_profile("thorough", max_examples=10_000, deadline=None)
+
 DATA = Path(__file__).parent / "data"
+GOLDEN = Path(__file__).parent / "golden"
 MERGES = ["t h", "th e", "Ġ the", "i n", "a n", "an d"]
 CONTROL, USER_DEFINED = "<|end|>", "<tool>"
 
@@ -135,3 +146,64 @@ def smollm2(smollm2_path):
 def lighthouse():
     """A short story, written for these tests: about 1,000 of SmolLM2's tokens."""
     return (DATA / "lighthouse.txt").read_bytes().decode().removesuffix("\n")
+
+
+# What the tests of formats compare with: ggml's golden bytes, the gguf package, and ggml itself where it is compiled
+
+
+def blocks_of(data, qtype):
+    return np.ascontiguousarray(data).reshape(-1, qk.QTYPES[qtype].type_size)
+
+
+def same_blocks(expected, x, qtype, importance=None):
+    """Asserts that quantize writes the expected bytes, and refuses x where these hold a scale that is no number."""
+    expected = blocks_of(expected, qtype)
+    importance = None if importance is None else torch.from_numpy(importance)
+    finite = qk.QTYPES[qtype].finite_scales(torch.from_numpy(expected)).numpy()
+    if not finite.all():
+        with pytest.raises(ValueError, match=f"{qtype} cannot hold"):
+            qk.quantize(torch.from_numpy(x), qtype, importance)
+        # What is left has to be right: blocks, or with importance, which may know of its whole row, rows.
+        kept = finite.reshape(-1, 1 if importance is None else x.shape[-1] // qk.QTYPES[qtype].block_size).all(-1)
+        x = x.reshape(len(kept), -1)[kept]
+        expected = expected.reshape(len(kept), -1)[kept].reshape(-1, expected.shape[-1])
+    actual = blocks_of(qk.quantize(torch.from_numpy(x), qtype, importance).numpy(), qtype)
+    wrong = np.flatnonzero((expected != actual).any(-1))
+    first = wrong[:1].tolist()
+    assert not first, f"{len(wrong)} of {len(expected)} differ; {first}: {expected[first]}, not {actual[first]}"
+
+
+def golden_bytes(qtype, least_kinds):
+    """Asserts that quantize writes the golden bytes of every case, with and without importance."""
+    cases, golden = np.load(GOLDEN / "cases.npz"), np.load(GOLDEN / f"{qtype}.npz")
+    assert len({name.partition("/")[0] for name in golden}) >= least_kinds, "a golden file has lost its cases"
+    groups = defaultdict(list)  # rows of the same length and importance are quantized at once, which is quicker
+    for name, expected in golden.items():
+        kind, _, importance = name.partition("/")
+        weights = f"{importance}-{cases[kind].shape[1]}" if importance else None
+        groups[expected.shape[1], weights].append((expected, cases[kind]))
+    for (_, weights), pairs in groups.items():
+        expected, x = map(np.concatenate, zip(*pairs, strict=True))
+        same_blocks(expected, x, qtype, cases[weights] if weights else None)
+
+
+def dequantize_as_gguf(data, qtype):
+    """Asserts that dequantize agrees with the gguf package to the sign of zero."""
+    with np.errstate(over="ignore"):
+        expected = gguf.quants.dequantize(data, gguf.GGMLQuantizationType[qtype]).astype(np.float32)
+    actual = qk.dequantize(torch.from_numpy(data), qtype).numpy()
+    assert np.array_equal(expected.view(np.int32), actual.view(np.int32))
+
+
+@pytest.fixture(scope="session")
+def ggml():
+    """The compiled library; skips where there is none."""
+    if "GGML_LIBRARY" not in os.environ:
+        pytest.skip("GGML_LIBRARY does not name a ggml library; make_golden.py --keep-library makes one")
+    return runpy.run_path(str(GOLDEN / "make_golden.py"))["Ggml"](os.environ["GGML_LIBRARY"])
+
+
+@pytest.fixture(scope="session")
+def check():
+    """The assertions on bytes and weights."""
+    return SimpleNamespace(same_blocks=same_blocks, golden_bytes=golden_bytes, dequantize_as_gguf=dequantize_as_gguf)

@@ -123,7 +123,7 @@ def test_not_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", r"it begins with b'', not b'GGUF'"),
+        (b"", "is not a GGUF file: it is empty"),
         (b"PK\x03\x04 a zip archive", r"it begins with b'PK\\x03\\x04'"),
         (b"GGUF\x01\x00\x00\x00", "has GGUF version 1; supported: 2 and 3"),
         (b"GGUF\x00\x00\x00\x03", "has GGUF version 50331648; supported: 2 and 3, little-endian"),
