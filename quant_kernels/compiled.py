@@ -46,17 +46,28 @@ def is_compiled() -> bool:
     return _active
 
 
-def compilable(step: Callable) -> Callable:
-    """Marks a step, a function of tensors and constants without data-dependent control flow, for `compiled`."""
+def compilable(dim: int) -> Callable[[Callable], Callable]:
+    """Marks a step, a function of tensors and constants without data-dependent control flow, for `compiled`.
 
-    @functools.cache
-    def machine_code() -> Callable:
-        return torch.compile(step, dynamic=True, fullgraph=True, options=OPTIONS)
+    What is compiled is good for any number of blocks, which is the size of the first tensor's dimension `dim`, and of
+    that dimension of all tensors that have as many.
+    """
 
-    @functools.wraps(step)
-    def call(first: torch.Tensor, *arguments: object) -> object:
-        if not _active or first.device.type != "cpu" or torch.compiler.is_compiling():
-            return step(first, *arguments)
-        return machine_code()(first, *arguments)
+    def mark(step: Callable) -> Callable:
+        @functools.cache
+        def machine_code() -> Callable:
+            return torch.compile(step, dynamic=False, fullgraph=True, options=OPTIONS)
 
-    return call
+        @functools.wraps(step)
+        def call(first: torch.Tensor, *others: object) -> object:
+            n_blocks = first.shape[dim]
+            if not _active or first.device.type != "cpu" or n_blocks < 2 or torch.compiler.is_compiling():
+                return step(first, *others)
+            for tensor in (first, *others):
+                if isinstance(tensor, torch.Tensor) and tensor.dim() and tensor.shape[dim] == n_blocks:
+                    torch._dynamo.maybe_mark_dynamic(tensor, dim % tensor.dim())
+            return machine_code()(first, *others)
+
+        return call
+
+    return mark

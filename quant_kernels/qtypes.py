@@ -6,24 +6,35 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from .compiled import is_compiled
 from .formats.block import QType
 from .formats.fp4 import MXFP4, NVFP4
+from .formats.iq1 import IQ1_M, IQ1_S
+from .formats.iq2 import IQ2_S, IQ2_XS, IQ2_XXS
+from .formats.iq3 import IQ3_S, IQ3_XXS
 from .formats.iq4 import IQ4_NL, IQ4_XS
 from .formats.k_quants import Q2_K, Q3_K, Q4_K, Q5_K, Q6_K
 from .formats.legacy import Q4_0, Q4_1, Q5_0, Q5_1, Q8_0
+from .formats.low_bits import Q1_0, Q2_0
 from .formats.ternary import TQ1_0, TQ2_0
 
 FORMATS = (
     *(Q4_0, Q4_1, Q5_0, Q5_1, Q8_0),
+    *(Q1_0, Q2_0),
     *(Q2_K, Q3_K, Q4_K, Q5_K, Q6_K),
+    *(IQ1_S, IQ1_M),
     *(TQ1_0, TQ2_0, MXFP4, NVFP4, IQ4_NL, IQ4_XS),
+    *(IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S),
 )
 QTYPES: dict[str, QType] = {layout.name: layout for layout in (format() for format in FORMATS)}
 
 # Weights worked on at a time. On a CPU the temporaries of a few operations on 2**19 weights stay in cache, which is
 # several times faster than one pass over a large matrix. A search for scales is thousands of operations, on so few
-# weights each that torch wakes no other threads for them, which would take longer than the operations.
-CHUNK, SEARCH_CHUNK, GPU_CHUNK = 2**19, 2**15, 2**24
+# weights each that torch wakes no other threads for them, which would take longer than the operations. Compiled, a step
+# is one pass that keeps its temporaries in registers, and what counts is that it is called less often.
+CHUNK, SEARCH_CHUNK = 2**19, 2**15
+COMPILED_CHUNK, COMPILED_SEARCH_CHUNK = 2**24, 2**17
+GPU_CHUNK = 2**24
 
 
 def quantize(x: torch.Tensor, qtype: str, importance: torch.Tensor | None = None) -> torch.Tensor:
@@ -44,6 +55,8 @@ def quantize(x: torch.Tensor, qtype: str, importance: torch.Tensor | None = None
     _check_multiple(x, layout.block_size, f"{layout.name}'s block size {layout.block_size}")
     if importance is not None:
         importance = _checked_importance(importance, x)
+    elif layout.needs_importance:
+        raise ValueError(f"{layout.name} needs importance: with so few bits ggml does not quantize without it")
     *leading, n = x.shape
     out = _empty((*leading, n // layout.block_size * layout.type_size), torch.uint8, x.device)
     if x.numel() == 0:
@@ -51,7 +64,7 @@ def quantize(x: torch.Tensor, qtype: str, importance: torch.Tensor | None = None
     # Without importance a block knows nothing of its row: each block is a row of its own.
     rows = x.detach().reshape(-1, layout.block_size if importance is None else n)
     out_rows = out.view(len(rows), -1)
-    for part in _parts(rows, SEARCH_CHUNK if layout.searches or importance is not None else CHUNK):
+    for part in _parts(rows, searches=layout.searches or importance is not None):
         chunk = rows[part].float().contiguous()
         if not _all_finite(chunk):
             raise ValueError(f"x is not finite: {_first(x, ~x.isfinite())}")
@@ -78,13 +91,20 @@ def dequantize(data: torch.Tensor, qtype: str) -> torch.Tensor:
     if data.numel() == 0:
         return out
     blocks, out_blocks = data.reshape(-1, layout.type_size), out.view(-1, layout.block_size)
-    for part in _parts(out_blocks, CHUNK):
+    for part in _parts(out_blocks, searches=False, fused=True):
         layout.dequantize_blocks(blocks[part].contiguous(), out_blocks[part])
     return out
 
 
-def _parts(rows: torch.Tensor, chunk: int) -> Iterator[slice]:
-    step = max(1, (chunk if rows.device.type == "cpu" else GPU_CHUNK) // rows.shape[-1])
+def _parts(rows: torch.Tensor, searches: bool, fused: bool = False) -> Iterator[slice]:
+    """Slices of rows that are worked on at a time; `fused` if all that is done to them is one step when compiled."""
+    if rows.device.type != "cpu":
+        chunk = GPU_CHUNK
+    elif searches:
+        chunk = COMPILED_SEARCH_CHUNK if is_compiled() else SEARCH_CHUNK
+    else:
+        chunk = COMPILED_CHUNK if fused and is_compiled() else CHUNK
+    step = max(1, chunk // rows.shape[-1])
     return (slice(start, start + step) for start in range(0, len(rows), step))
 
 

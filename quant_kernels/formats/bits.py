@@ -29,8 +29,16 @@ def pack_nibbles(codes: torch.Tensor) -> torch.Tensor:
 
 def unpack_nibbles(qs: torch.Tensor) -> torch.Tensor:
     """(n_blocks, 16) uint8 to (n_blocks, 32) codes below 16, the inverse of `pack_nibbles`."""
-    qs = qs.contiguous()
-    return torch.cat([qs & 0x0F, qs >> 4], dim=-1)
+    return bit_fields(qs, 4).flatten(1)
+
+
+def bit_fields(data: torch.Tensor, width: int) -> torch.Tensor:
+    """The fields of `width` bits of each byte, the lowest first: (..., m) uint8 to (..., 8 / width, m) uint8."""
+    shifts, mask = range(0, 8, width), (1 << width) - 1
+    if torch.compiler.is_compiling():  # to one loop over everything; `stack` would ask at every element where it is
+        return (data[..., None, :] >> torch.tensor(shifts, dtype=torch.uint8, device=data.device)[:, None]) & mask
+    data = data.contiguous()
+    return torch.stack([(data >> shift) & mask for shift in shifts], dim=-2)
 
 
 def pack_bits(bits: torch.Tensor) -> torch.Tensor:
@@ -47,6 +55,8 @@ def pack_bits(bits: torch.Tensor) -> torch.Tensor:
 
 def unpack_bits(qh: torch.Tensor) -> torch.Tensor:
     """(n_blocks, 4) uint8 to (n_blocks, 32) zeros and ones, the inverse of `pack_bits`."""
+    if torch.compiler.is_compiling():
+        return ((qh[..., None] >> torch.arange(8, dtype=torch.uint8, device=qh.device)) & 1).flatten(1)
     eight_times = qh.to(torch.int64) * 0x0101010101010101  # (n_blocks, 4): each byte eight times
     own_bit = eight_times & ONE_OF_EIGHT.to(qh.device).view(torch.int64)
-    return own_bit.view(torch.uint8).clamp_(max=1)  # (n_blocks, 32)
+    return own_bit.view(torch.uint8).clamp_(max=1)

@@ -1,9 +1,12 @@
 """What every block format has: a struct of named fields, and the two ways between weights and bytes."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
+
+from ..compiled import compilable
 
 
 class QType(ABC):
@@ -15,7 +18,9 @@ class QType(ABC):
 
     block_size: int
     fields: ClassVar[dict[str, int]]
+    zero: int = 0  # the code that stands for 0, or for what is added
     scales: tuple[str, ...] = ()  # the fields that hold one fp16 number
+    needs_importance: ClassVar[bool] = False  # whether ggml refuses to quantize without importance
     searches: bool = False  # whether a scale is searched for even without error weights
     refusal: str = "a scale of its block is not finite in fp16, which ends at 65504"  # what `finite_scales` finds
 
@@ -40,9 +45,23 @@ class QType(ABC):
     def quantize_blocks(self, x: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
         """(n_blocks, block_size) float32, and as many error weights or None, to (n_blocks, type_size) uint8."""
 
-    @abstractmethod
+    def codes(self, data: torch.Tensor) -> torch.Tensor:
+        """The weights' codes: (n_blocks, type_size) uint8 to (n_blocks, ...) uint8 or int8, block_size of each block.
+
+        The dimensions are those in which the format packs them; together, in order, they are the weights' order.
+        """
+        raise NotImplementedError
+
+    def steps(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The scale of each sub-block, and what is added to its weights, if anything is.
+
+        (n_blocks, type_size) uint8 to (n_blocks, n_sub) float32 each: x = step * (code - zero) + offset.
+        """
+        raise NotImplementedError
+
     def dequantize_blocks(self, data: torch.Tensor, out: torch.Tensor) -> None:
         """(n_blocks, type_size) uint8 into `out`, (n_blocks, block_size) float32."""
+        spread(data, *stored_steps(data, self), out, self)
 
     def error_weights(self, rows: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
         """How much the error of each weight counts in the search for a scale: (n_rows, n), all three."""
@@ -66,3 +85,32 @@ class QType(ABC):
             if field in self.scales:
                 finite &= value[:, 1] & 0x7C != 0x7C  # 0EEEEE00, fp16's exponent, is all ones in Inf and NaN
         return finite
+
+
+@compilable(dim=0)
+def stored_steps(data: torch.Tensor, layout: QType) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """`QType.steps`, which are worth a step of their own: each counts for a whole sub-block."""
+    return layout.steps(data)
+
+
+@compilable(dim=0)
+def spread(
+    data: torch.Tensor, step: torch.Tensor, offset: torch.Tensor | None, out: torch.Tensor, layout: QType
+) -> None:
+    """step * (code - zero) + offset into `out`, (n_blocks, block_size); step and offset are (n_blocks, n_sub)."""
+    codes = layout.codes(data)
+    x = out.view(codes.shape)
+    x.copy_(codes)
+    if layout.zero:
+        x.sub_(layout.zero)
+    x.mul_(over_sub_blocks(step, codes))
+    if offset is not None:
+        x.add_(over_sub_blocks(offset, codes))
+
+
+def over_sub_blocks(values: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    """(n_blocks, n_sub) to the dimensions of codes: those that sub-blocks are counted in, and 1 for the others."""
+    counted = 1
+    while math.prod(codes.shape[1:counted]) < values.shape[1]:
+        counted += 1
+    return values.view(codes.shape[:counted] + (1,) * (codes.dim() - counted))

@@ -8,11 +8,11 @@ from typing import ClassVar
 
 import torch
 
-from .bits import pack_nibbles, unpack_nibbles
+from .bits import bit_fields, pack_nibbles
 from .block import QType
 from .search import divide
 
-E2M1_DOUBLED = torch.tensor([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], dtype=torch.float32)
+E2M1_DOUBLED = torch.tensor([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], dtype=torch.int8)
 
 
 def ue4m3_halved() -> torch.Tensor:
@@ -47,9 +47,13 @@ class MXFP4(QType):
         e = e8m0(x.abs().amax(-1, keepdim=True))
         return torch.cat([e, pack_nibbles(nearest_e2m1(x, from_e8m0_halved(e)))], dim=-1)
 
-    def dequantize_blocks(self, data: torch.Tensor, out: torch.Tensor) -> None:
-        e, qs = self.split(data)
-        torch.mul(from_e2m1(unpack_nibbles(qs)), from_e8m0_halved(e), out=out)
+    def codes(self, data: torch.Tensor) -> torch.Tensor:
+        _, qs = self.split(data)
+        return from_e2m1(bit_fields(qs, 4))  # (n_blocks, 2, 16)
+
+    def steps(self, data: torch.Tensor) -> tuple[torch.Tensor, None]:
+        e, _ = self.split(data)
+        return from_e8m0_halved(e), None
 
     def finite_scales(self, data: torch.Tensor) -> torch.Tensor:
         return data[:, 0] != 0xFF
@@ -71,10 +75,13 @@ class NVFP4(QType):
         qs = pack_nibbles(nearest_e2m1(x, from_ue4m3_halved(d)))  # (4 n_blocks, 8)
         return torch.cat([d.view(-1, 4), qs.view(-1, 32)], dim=-1)
 
-    def dequantize_blocks(self, data: torch.Tensor, out: torch.Tensor) -> None:
-        d, qs = self.split(data)
-        values = from_e2m1(unpack_nibbles(qs.reshape(-1, 8)))  # (4 n_blocks, 16)
-        torch.mul(values, from_ue4m3_halved(d.reshape(-1, 1)), out=out.view(-1, 16))
+    def codes(self, data: torch.Tensor) -> torch.Tensor:
+        _, qs = self.split(data)
+        return from_e2m1(bit_fields(qs.unflatten(1, (4, 8)), 4))  # (n_blocks, 4, 2, 8)
+
+    def steps(self, data: torch.Tensor) -> tuple[torch.Tensor, None]:
+        d, _ = self.split(data)
+        return from_ue4m3_halved(d), None
 
 
 def nearest_e2m1(x: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
@@ -93,7 +100,7 @@ def nearest_e2m1(x: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
 
 
 def from_e2m1(codes: torch.Tensor) -> torch.Tensor:
-    """Codes below 16 to float32, doubled."""
+    """Codes below 16 to int8, doubled."""
     return E2M1_DOUBLED.to(codes.device)[codes.int()]
 
 

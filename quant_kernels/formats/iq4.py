@@ -9,12 +9,13 @@ from typing import ClassVar
 import torch
 
 from ..compiled import compilable
-from .bits import from_half_bytes, half_bytes, pack_nibbles, unpack_nibbles
+from .bits import bit_fields, from_half_bytes, half_bytes, pack_nibbles, unpack_nibbles
 from .block import QType
 from .k_bits import pack_crumbs, unpack_crumbs
 from .search import ALL_ZERO, divide, first_extreme, mean_square, nearest, sqrt
 
 VALUES = torch.tensor([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], dtype=torch.float32)
+INTEGERS = VALUES.to(torch.int8)
 MIDPOINTS = (VALUES[1:] + VALUES[:-1]) / 2  # whole numbers and halves, so x is nearest to NEAREST[floor(2 x) + 256]
 NEAREST = torch.bucketize(torch.arange(-128, 128, 0.5), MIDPOINTS, right=True).to(torch.uint8)  # (512,)
 NUMERATORS = torch.arange(-7.0, 8.0)[:, None] + VALUES[0]  # (15, 1), of the inverse scales that are tried
@@ -41,9 +42,13 @@ class IQ4_NL(IQ4QType):
         d = search_table(x, x * x if weights is None else weights)
         return torch.cat([half_bytes(d), pack_nibbles(nearest_value(x * inverse_or_zero(d)))], dim=-1)
 
-    def dequantize_blocks(self, data: torch.Tensor, out: torch.Tensor) -> None:
-        d, qs = self.split(data)
-        torch.mul(from_table(unpack_nibbles(qs)), from_half_bytes(d), out=out)
+    def codes(self, data: torch.Tensor) -> torch.Tensor:
+        _, qs = self.split(data)
+        return from_table(bit_fields(qs, 4))  # (n_blocks, 2, 16)
+
+    def steps(self, data: torch.Tensor) -> tuple[torch.Tensor, None]:
+        d, _ = self.split(data)
+        return from_half_bytes(d), None
 
 
 class IQ4_XS(IQ4QType):
@@ -66,11 +71,13 @@ class IQ4_XS(IQ4QType):
         scales_h, scales_l = pack_scales((steps + 32).to(torch.uint8))
         return torch.cat([half_bytes(d), scales_h, scales_l, pack_nibbles(q).view(-1, 128)], dim=-1)
 
-    def dequantize_blocks(self, data: torch.Tensor, out: torch.Tensor) -> None:
-        d, scales_h, scales_l, qs = self.split(data)
-        scales = from_half_bytes(d) * (unpack_scales(scales_h, scales_l).float() - 32)  # (n_blocks, 8)
-        q = unpack_nibbles(qs.reshape(-1, 16))  # (8 n_blocks, 32)
-        torch.mul(from_table(q), scales.view(-1, 1), out=out.view(-1, 32))
+    def codes(self, data: torch.Tensor) -> torch.Tensor:
+        *_, qs = self.split(data)
+        return from_table(bit_fields(qs.unflatten(1, (8, 16)), 4))  # (n_blocks, 8, 2, 16)
+
+    def steps(self, data: torch.Tensor) -> tuple[torch.Tensor, None]:
+        d, scales_h, scales_l, _ = self.split(data)
+        return from_half_bytes(d) * (unpack_scales(scales_h, scales_l).float() - 32), None
 
 
 def search_table(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -85,7 +92,7 @@ def search_table(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return _best_scale(x.T.contiguous(), weights.T.contiguous(), extreme, iscales, tables)[:, None]
 
 
-@compilable
+@compilable(dim=-1)
 def _best_scale(
     x: torch.Tensor, weights: torch.Tensor, extreme: torch.Tensor, iscales: torch.Tensor, values: torch.Tensor
 ) -> torch.Tensor:
@@ -117,7 +124,7 @@ def nearest_value(x: torch.Tensor) -> torch.Tensor:
 
 
 def from_table(codes: torch.Tensor) -> torch.Tensor:
-    """Codes below 16 to float32."""
+    """Codes below 16 to int8."""
     return VALUES.to(codes.device)[codes.int()]
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from .bits import pack_nibbles, unpack_nibbles
+from .bits import bit_fields, pack_nibbles, unpack_nibbles
 
 
 def pack_crumbs(codes: torch.Tensor) -> torch.Tensor:
@@ -19,7 +19,7 @@ def pack_crumbs(codes: torch.Tensor) -> torch.Tensor:
 
 def unpack_crumbs(data: torch.Tensor) -> torch.Tensor:
     """(n_blocks, m) uint8 to (n_blocks, 4 * m) codes below 4, the inverse of `pack_crumbs`."""
-    return torch.cat([(data >> shift) & 3 for shift in (0, 2, 4, 6)], dim=-1)
+    return bit_fields(data, 2).flatten(1)
 
 
 def pack_halves_of_crumbs(codes: torch.Tensor) -> torch.Tensor:
@@ -27,19 +27,9 @@ def pack_halves_of_crumbs(codes: torch.Tensor) -> torch.Tensor:
     return pack_crumbs(codes.view(-1, 128)).view(-1, 64)
 
 
-def unpack_halves_of_crumbs(data: torch.Tensor) -> torch.Tensor:
-    """(n_blocks, 64) uint8 to (n_blocks, 256) codes below 4, the inverse of `pack_halves_of_crumbs`."""
-    return unpack_crumbs(data.reshape(-1, 32)).view(-1, 256)
-
-
 def pack_quarters_of_nibbles(codes: torch.Tensor) -> torch.Tensor:
     """(n_blocks, 256) codes below 16 to (n_blocks, 128) uint8, for each quarter of a block by itself."""
     return pack_nibbles(codes.view(-1, 64)).view(-1, 128)
-
-
-def unpack_quarters_of_nibbles(data: torch.Tensor) -> torch.Tensor:
-    """(n_blocks, 128) uint8 to (n_blocks, 256) codes below 16, the inverse of `pack_quarters_of_nibbles`."""
-    return unpack_nibbles(data.reshape(-1, 32)).view(-1, 256)
 
 
 def pack_planes(bits: torch.Tensor) -> torch.Tensor:
@@ -49,11 +39,6 @@ def pack_planes(bits: torch.Tensor) -> torch.Tensor:
     for k, plane in enumerate(others, start=1):
         data |= plane << k
     return data
-
-
-def unpack_planes(data: torch.Tensor) -> torch.Tensor:
-    """(n_blocks, 32) uint8 to (n_blocks, 256) bits, the inverse of `pack_planes`."""
-    return torch.cat([(data >> k) & 1 for k in range(8)], dim=-1)
 
 
 def pack_scales_and_mins(scales: torch.Tensor, mins: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 
 from ..compiled import compilable
-from .bits import from_half_bytes, half_bytes, pack_nibbles, unpack_nibbles
+from .bits import bit_fields, from_half_bytes, half_bytes, pack_nibbles
 from .block import QType
 from .k_bits import (
     pack_halves_of_crumbs,
@@ -19,9 +19,6 @@ from .k_bits import (
     pack_quarters_of_nibbles,
     pack_scales,
     pack_scales_and_mins,
-    unpack_halves_of_crumbs,
-    unpack_planes,
-    unpack_quarters_of_nibbles,
     unpack_scales,
     unpack_scales_and_mins,
 )
@@ -90,21 +87,21 @@ class MinimumKQType(KQType):
             d, s = search_positive(self.by_block(s), sums, self.scale_nmax)
             dmin, m = search_positive(self.by_block(-m), sums, self.scale_nmax)
         d, dmin, scales = half_bytes(d), half_bytes(dmin), self.pack_scales(s, m, weighted=weights is not None)
-        step, least = (part.flatten() for part in self.steps(d, dmin, scales))
+        step, least = (part.flatten() for part in self.scales_and_mins(d, dmin, scales))
         q = round_again(columns, q, step, least, 0, self.nmax)
         return self.pack(d, dmin, scales, q.T.reshape(x.shape))
 
-    def steps(self, d: torch.Tensor, dmin: torch.Tensor, scales: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def scales_and_mins(
+        self, d: torch.Tensor, dmin: torch.Tensor, scales: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The scale and minimum of each sub-block as they are stored, (n_blocks, n_sub) float32."""
         s, m = self.unpack_scales(scales)
         return from_half_bytes(d) * s, from_half_bytes(dmin) * m
 
-    def dequantize_codes(
-        self, d: torch.Tensor, dmin: torch.Tensor, scales: torch.Tensor, q: torch.Tensor, out: torch.Tensor
-    ) -> None:
-        """The bytes of three fields and codes (n_blocks, 256) into `out`, (n_blocks, 256) float32."""
-        step, least = (part.reshape(-1, 1) for part in self.steps(d, dmin, scales))
-        out.copy_(q).view(-1, self.sub_block).mul_(step).sub_(least)
+    def steps(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        fields = dict(zip(self.fields, self.split(data), strict=True))
+        step, least = self.scales_and_mins(fields["d"], fields["dmin"], fields["scales"])
+        return step, -least
 
 
 class Q2_K(MinimumKQType):
@@ -128,9 +125,9 @@ class Q2_K(MinimumKQType):
     def pack(self, d: torch.Tensor, dmin: torch.Tensor, scales: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
         return torch.cat([scales, pack_halves_of_crumbs(q), d, dmin], dim=-1)
 
-    def dequantize_blocks(self, data: torch.Tensor, out: torch.Tensor) -> None:
-        scales, qs, d, dmin = self.split(data)
-        self.dequantize_codes(d, dmin, scales, unpack_halves_of_crumbs(qs), out)
+    def codes(self, data: torch.Tensor) -> torch.Tensor:
+        _, qs, _, _ = self.split(data)
+        return bit_fields(qs.unflatten(1, (2, 32)), 2).unflatten(-1, (2, 16))  # (n_blocks, 2, 4, 2, 16)
 
 
 class Q4_K(MinimumKQType):
@@ -154,9 +151,9 @@ class Q4_K(MinimumKQType):
     def pack(self, d: torch.Tensor, dmin: torch.Tensor, scales: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
         return torch.cat([d, dmin, scales, pack_quarters_of_nibbles(q)], dim=-1)
 
-    def dequantize_blocks(self, data: torch.Tensor, out: torch.Tensor) -> None:
-        d, dmin, scales, qs = self.split(data)
-        self.dequantize_codes(d, dmin, scales, unpack_quarters_of_nibbles(qs), out)
+    def codes(self, data: torch.Tensor) -> torch.Tensor:
+        *_, qs = self.split(data)
+        return bit_fields(qs.unflatten(1, (4, 32)), 4)  # (n_blocks, 4, 2, 32)
 
 
 class Q5_K(Q4_K):
@@ -172,10 +169,10 @@ class Q5_K(Q4_K):
     def pack(self, d: torch.Tensor, dmin: torch.Tensor, scales: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
         return torch.cat([d, dmin, scales, pack_planes(q >> 4), pack_quarters_of_nibbles(q & 0x0F)], dim=-1)
 
-    def dequantize_blocks(self, data: torch.Tensor, out: torch.Tensor) -> None:
-        d, dmin, scales, qh, qs = self.split(data)
-        q = (unpack_planes(qh) << 4).add_(unpack_quarters_of_nibbles(qs))  # (n_blocks, 256)
-        self.dequantize_codes(d, dmin, scales, q, out)
+    def codes(self, data: torch.Tensor) -> torch.Tensor:
+        *_, qh, qs = self.split(data)
+        high = bit_fields(qh, 1).unflatten(1, (4, 2))  # (n_blocks, 4, 2, 32)
+        return (high << 4) | bit_fields(qs.unflatten(1, (4, 32)), 4)
 
 
 class SymmetricKQType(KQType):
@@ -192,20 +189,16 @@ class SymmetricKQType(KQType):
 
         q: (16, n_blocks * 16), d: (n_blocks, 2) uint8, scales: (n_blocks, 16) signed integers.
         """
-        step = self.steps(d, scales).flatten()
+        step = (from_half_bytes(d) * scales).flatten()
         q = round_again(columns, q, step, torch.zeros_like(step), -self.nmax, self.nmax - 1)
         return q.T.reshape(-1, self.block_size)
-
-    def steps(self, d: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-        """The scale of each sub-block as it is stored, (n_blocks, 16) float32."""
-        return from_half_bytes(d) * scales
 
 
 class Q3_K(SymmetricKQType):
     """Eight levels, and signed scales of six bits. The third bits of the codes are in `hmask`."""
 
     fields: ClassVar = {"hmask": 32, "qs": 64, "scales": 12, "d": 2}
-    nmax = 4
+    nmax = zero = 4
 
     def quantize_blocks(self, x: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
         columns = self.columns(x)
@@ -222,11 +215,14 @@ class Q3_K(SymmetricKQType):
         q = self.final_codes(columns, q, d, s.view(torch.int8) - 32)
         return torch.cat([pack_planes(q >> 2), pack_halves_of_crumbs(q & 3), pack_scales(s), d], dim=-1)
 
-    def dequantize_blocks(self, data: torch.Tensor, out: torch.Tensor) -> None:
-        hmask, qs, scales, d = self.split(data)
-        q = (unpack_planes(hmask) << 2).add_(unpack_halves_of_crumbs(qs)).sub_(4).view(torch.int8)  # (n_blocks, 256)
-        step = self.steps(d, unpack_scales(scales).view(torch.int8) - 32).view(-1, 1)
-        out.copy_(q).view(-1, self.sub_block).mul_(step)
+    def codes(self, data: torch.Tensor) -> torch.Tensor:
+        hmask, qs, _, _ = self.split(data)
+        high = bit_fields(hmask, 1).unflatten(1, (2, 4))  # (n_blocks, 2, 4, 32)
+        return ((high << 2) | bit_fields(qs.unflatten(1, (2, 32)), 2)).unflatten(-1, (2, 16))
+
+    def steps(self, data: torch.Tensor) -> tuple[torch.Tensor, None]:
+        _, _, scales, d = self.split(data)
+        return from_half_bytes(d) * (unpack_scales(scales).view(torch.int8) - 32), None
 
 
 class Q6_K(SymmetricKQType):
@@ -236,7 +232,7 @@ class Q6_K(SymmetricKQType):
     """
 
     fields: ClassVar = {"ql": 128, "qh": 64, "scales": 16, "d": 2}
-    nmax = 32
+    nmax = zero = 32
 
     def error_weights(self, rows: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
         return importance
@@ -254,11 +250,15 @@ class Q6_K(SymmetricKQType):
         data = torch.cat([ql, pack_halves_of_crumbs(q >> 4), as_bytes(s), d], dim=-1)
         return data.masked_fill_(zero, 0)
 
-    def dequantize_blocks(self, data: torch.Tensor, out: torch.Tensor) -> None:
-        ql, qh, scales, d = self.split(data)
-        low = unpack_nibbles(ql.reshape(-1, 64)).view(-1, 256)
-        q = (unpack_halves_of_crumbs(qh) << 4).add_(low).sub_(32).view(torch.int8)  # (n_blocks, 256)
-        out.copy_(q).view(-1, self.sub_block).mul_(self.steps(d, scales.view(torch.int8)).view(-1, 1))
+    def codes(self, data: torch.Tensor) -> torch.Tensor:
+        ql, qh, _, _ = self.split(data)
+        low = bit_fields(ql.unflatten(1, (2, 64)), 4).unflatten(-1, (2, 32))  # (n_blocks, 2, 2, 2, 32)
+        high = bit_fields(qh.unflatten(1, (2, 32)), 2).unflatten(2, (2, 2))
+        return (low | (high << 4)).unflatten(-1, (2, 16))
+
+    def steps(self, data: torch.Tensor) -> tuple[torch.Tensor, None]:
+        _, _, scales, d = self.split(data)
+        return from_half_bytes(d) * scales.view(torch.int8), None
 
 
 def round_again(
@@ -274,7 +274,7 @@ def round_again(
     return codes
 
 
-@compilable
+@compilable(dim=-1)
 def _round_again(
     x: torch.Tensor, q: torch.Tensor, step: torch.Tensor, least: torch.Tensor, low: int, high: int, by_bits: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -54,7 +54,7 @@ def positive_trials(nmax: int) -> torch.Tensor:
     return torch.from_numpy(np.array(tried, np.float32))
 
 
-@compilable
+@compilable(dim=-1)
 def _best_inverse(
     x: torch.Tensor, weights: torch.Tensor, high: torch.Tensor, numerators: torch.Tensor, nmax: int
 ) -> torch.Tensor:
@@ -106,9 +106,9 @@ def _improve(
     x, weights and q are (positions, n_blocks), d is (n_blocks,). Codes are limited to [low, high]; without `low` they
     are bytes, of which a negative one wraps around. A block in which a pass changes nothing is left alone from then on.
     """
-    q = q if low is not None else as_bytes(q).float()
     terms = weights * x * q
-    found = q, ordered_sum(terms), ordered_sum(weights * q * q)
+    sum_qx, sum_q2 = ordered_sum(terms), ordered_sum(weights * q * q)  # of the codes before they are bytes
+    found = q if low is not None else as_bytes(q).float(), sum_qx, sum_q2
     blocks = (terms > 0).any(0).nonzero()[:, 0]  # without a positive term no rest of the sum is positive
     for _ in range(PASSES):
         some = [part.index_select(-1, blocks) for part in (x, weights, *found)]
@@ -123,7 +123,7 @@ def _improve(
     return torch.where(sum_q2 > 0, sum_qx / sum_q2, 0.0), q
 
 
-@compilable
+@compilable(dim=-1)
 def _improve_once(
     x: torch.Tensor,
     weights: torch.Tensor,

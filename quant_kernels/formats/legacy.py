@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from .bits import from_half_bytes, half_bytes, pack_bits, pack_nibbles, unpack_bits, unpack_nibbles
+from .bits import bit_fields, from_half_bytes, half_bytes, pack_bits, pack_nibbles, unpack_bits
 from .block import QType
 from .search import (
     divide,
@@ -31,21 +31,25 @@ class LegacyQType(QType):
     def error_weights(self, rows: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
         return importance * sqrt(mean_square(rows) + rows * rows)
 
+    def steps(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        fields = dict(zip(self.fields, self.split(data), strict=True))
+        return from_half_bytes(fields["d"]), from_half_bytes(fields["m"]) if "m" in fields else None
+
 
 class Q4_0(LegacyQType):
     """Sixteen levels around zero: x = d * (q - 8)."""
 
     fields: ClassVar = {"d": 2, "qs": 16}
     scales = ("d",)
+    zero = 8
 
     def quantize_blocks(self, x: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
         d, q = symmetric_codes(x, weights, nmax=8)
         return torch.cat([half_bytes(d), pack_nibbles(q)], dim=-1)
 
-    def dequantize_blocks(self, data: torch.Tensor, out: torch.Tensor) -> None:
-        d, qs = self.split(data)
-        q = unpack_nibbles(qs).sub_(8).view(torch.int8)  # (n_blocks, 32)
-        out.copy_(q).mul_(from_half_bytes(d))
+    def codes(self, data: torch.Tensor) -> torch.Tensor:
+        _, qs = self.split(data)
+        return bit_fields(qs, 4)  # (n_blocks, 2, 16)
 
 
 class Q4_1(LegacyQType):
@@ -58,10 +62,9 @@ class Q4_1(LegacyQType):
         d, m, q = asymmetric_codes(x, weights, nmax=15)
         return torch.cat([half_bytes(d), half_bytes(m), pack_nibbles(q)], dim=-1)
 
-    def dequantize_blocks(self, data: torch.Tensor, out: torch.Tensor) -> None:
-        d, m, qs = self.split(data)
-        q = unpack_nibbles(qs)  # (n_blocks, 32)
-        out.copy_(q).mul_(from_half_bytes(d)).add_(from_half_bytes(m))
+    def codes(self, data: torch.Tensor) -> torch.Tensor:
+        _, _, qs = self.split(data)
+        return bit_fields(qs, 4)  # (n_blocks, 2, 16)
 
 
 class Q5_0(LegacyQType):
@@ -69,15 +72,15 @@ class Q5_0(LegacyQType):
 
     fields: ClassVar = {"d": 2, "qh": 4, "qs": 16}
     scales = ("d",)
+    zero = 16
 
     def quantize_blocks(self, x: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
         d, q = symmetric_codes(x, weights, nmax=16)
         return torch.cat([half_bytes(d), pack_bits(q >> 4), pack_nibbles(q & 0x0F)], dim=-1)
 
-    def dequantize_blocks(self, data: torch.Tensor, out: torch.Tensor) -> None:
-        d, qh, qs = self.split(data)
-        q = (unpack_bits(qh) << 4).add_(unpack_nibbles(qs)).sub_(16).view(torch.int8)  # (n_blocks, 32)
-        out.copy_(q).mul_(from_half_bytes(d))
+    def codes(self, data: torch.Tensor) -> torch.Tensor:
+        _, qh, qs = self.split(data)
+        return five_bits(qh, qs)
 
 
 class Q5_1(LegacyQType):
@@ -90,10 +93,9 @@ class Q5_1(LegacyQType):
         d, m, q = asymmetric_codes(x, weights, nmax=31)
         return torch.cat([half_bytes(d), half_bytes(m), pack_bits(q >> 4), pack_nibbles(q & 0x0F)], dim=-1)
 
-    def dequantize_blocks(self, data: torch.Tensor, out: torch.Tensor) -> None:
-        d, m, qh, qs = self.split(data)
-        q = (unpack_bits(qh) << 4).add_(unpack_nibbles(qs))  # (n_blocks, 32)
-        out.copy_(q).mul_(from_half_bytes(d)).add_(from_half_bytes(m))
+    def codes(self, data: torch.Tensor) -> torch.Tensor:
+        _, _, qh, qs = self.split(data)
+        return five_bits(qh, qs)
 
 
 class Q8_0(LegacyQType):
@@ -107,9 +109,15 @@ class Q8_0(LegacyQType):
         q = round_half_away(x * inverse(d))  # (n_blocks, 32)
         return torch.cat([half_bytes(d), q.view(torch.uint8)], dim=-1)
 
-    def dequantize_blocks(self, data: torch.Tensor, out: torch.Tensor) -> None:
-        d, qs = self.split(data)
-        out.copy_(qs.view(torch.int8)).mul_(from_half_bytes(d))
+    def codes(self, data: torch.Tensor) -> torch.Tensor:
+        _, qs = self.split(data)
+        return qs.view(torch.int8)  # (n_blocks, 32)
+
+
+def five_bits(qh: torch.Tensor, qs: torch.Tensor) -> torch.Tensor:
+    """The codes, (n_blocks, 2, 2, 8): fifth bits from qh, (n_blocks, 4), the others from qs, (n_blocks, 16)."""
+    fifth = unpack_bits(qh).unflatten(1, (2, 2, 8))
+    return (fifth << 4) | bit_fields(qs, 4).unflatten(-1, (2, 8))
 
 
 def symmetric_codes(x: torch.Tensor, weights: torch.Tensor | None, nmax: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -114,11 +114,11 @@ def search_symmetric(
     x, weights and q are columns (32, n_blocks), d is (n_blocks,). Each of 19 inverse scales around -nmax / extreme
     gives codes, and the codes give the least-squares d. Source: `make_qx_quants` of ggml, with its rmse_type 1.
     """
-    not_a_number = x.isnan()
-    extreme = first_extreme(torch.where(not_a_number, 0.0, x).T)[:, 0]
+    extreme = first_extreme(torch.where(x.isnan(), 0.0, x).T)[:, 0]
     d, q = _best_scale(x, weights, extreme, symmetric_trials(nmax).to(x.device), nmax, by_bits)
     if not by_bits:
-        d, q = again_by_bits(not_a_number.any(0), (d, q), partial(search_symmetric, nmax=nmax), x, weights)
+        # Scales of scales can be infinite: 0 * Inf in a code
+        d, q = again_by_bits(~x.isfinite().all(0), (d, q), partial(search_symmetric, nmax=nmax), x, weights)
     return d, q
 
 
@@ -130,7 +130,7 @@ def symmetric_trials(nmax: int) -> torch.Tensor:
     return torch.from_numpy(np.array(tried, np.float32))[:, None]
 
 
-@compilable
+@compilable(dim=-1)
 def _best_scale(
     x: torch.Tensor, weights: torch.Tensor, extreme: torch.Tensor, numerators: torch.Tensor, nmax: int, by_bits: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -188,7 +188,7 @@ def asymmetric_trials(nmax: int, trials: tuple[float, float, int]) -> torch.Tens
     return torch.from_numpy(np.array([nmax, *tried], np.float32))
 
 
-@compilable
+@compilable(dim=-1)
 def _first_line(
     x: torch.Tensor,
     weights: torch.Tensor,
@@ -211,7 +211,7 @@ def _first_line(
     return sums, (d, m, best, m.clone(), iscale, wild)
 
 
-@compilable
+@compilable(dim=-1)
 def _try_line(
     x: torch.Tensor,
     weights: torch.Tensor,

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import torch
 
-from .bits import from_half_bytes, half_bytes
+from .bits import bit_fields, from_half_bytes, half_bytes
 from .block import QType
-from .k_bits import pack_halves_of_crumbs, unpack_halves_of_crumbs
+from .k_bits import pack_halves_of_crumbs
 from .search import inverse, round_half_away
 
 
@@ -26,16 +26,20 @@ class TQ1_0(QType):
     block_size = 256
     fields: ClassVar = {"qs": 48, "qh": 4, "d": 2}
     scales = ("d",)
+    zero = 1
 
     def quantize_blocks(self, x: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
         d, t = ternary_codes(x)
         parts = zip(t.split([160, 80, 16], dim=-1), (32, 16, 4), strict=True)
         return torch.cat([*(pack_trits(part, stride) for part, stride in parts), half_bytes(d)], dim=-1)
 
-    def dequantize_blocks(self, data: torch.Tensor, out: torch.Tensor) -> None:
-        qs, qh, d = self.split(data)
+    def codes(self, data: torch.Tensor) -> torch.Tensor:
+        qs, qh, _ = self.split(data)
         t = [unpack_trits(qs[:, :32], 5), unpack_trits(qs[:, 32:], 5), unpack_trits(qh, 4)]
-        out.copy_(torch.cat(t, dim=-1)).sub_(1).mul_(from_half_bytes(d))
+        return torch.cat(t, dim=-1)  # (n_blocks, 256)
+
+    def steps(self, data: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return from_half_bytes(self.split(data)[-1]), None
 
 
 class TQ2_0(QType):
@@ -44,14 +48,18 @@ class TQ2_0(QType):
     block_size = 256
     fields: ClassVar = {"qs": 64, "d": 2}
     scales = ("d",)
+    zero = 1
 
     def quantize_blocks(self, x: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
         d, t = ternary_codes(x)
         return torch.cat([pack_halves_of_crumbs(t), half_bytes(d)], dim=-1)
 
-    def dequantize_blocks(self, data: torch.Tensor, out: torch.Tensor) -> None:
-        qs, d = self.split(data)
-        out.copy_(unpack_halves_of_crumbs(qs)).sub_(1).mul_(from_half_bytes(d))
+    def codes(self, data: torch.Tensor) -> torch.Tensor:
+        qs, _ = self.split(data)
+        return bit_fields(qs.unflatten(1, (2, 32)), 2)  # (n_blocks, 2, 4, 32)
+
+    def steps(self, data: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return from_half_bytes(self.split(data)[-1]), None
 
 
 def ternary_codes(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -24,12 +24,6 @@ def test_bytes_equal_ggml(qtype, check):
 
 @pytest.mark.parametrize("qtype", TERNARY)
 @given(x=blocks)
-def test_bytes_equal_the_c_library(qtype, x, ggml, check):
-    check.same_blocks(ggml.quantize(x, qtype), x, qtype)
-
-
-@pytest.mark.parametrize("qtype", TERNARY)
-@given(x=blocks)
 def test_quantize_equals_gguf(qtype, x, check):
     x[np.abs(x) < 1e-30] = 0  # gguf converts NaN to an integer, with a warning, where 1 / d is infinite
     check.same_blocks(gguf.quants.quantize(x, gguf.GGMLQuantizationType[qtype]), x, qtype)
