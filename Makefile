@@ -16,7 +16,7 @@ define need
 	else echo "this target needs $(2); on Debian: apt-get install $(2)"; exit 1; fi; }
 endef
 
-.PHONY: help setup demo lab test lint unit notebooks browser bench release
+.PHONY: help setup demo lab test lint unit compiled notebooks browser bench release
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
@@ -41,7 +41,7 @@ lab: $(SETUP) ## open JupyterLab on study/, your own copies of the notebooks
 release: $(SETUP) ## make release/ from source/
 	@$(BIN)/course build
 
-test: lint unit notebooks demo browser ## everything that must hold
+test: lint unit compiled notebooks demo browser ## everything that must hold
 
 lint: $(SETUP) ## style
 	@$(BIN)/ruff check .
@@ -51,6 +51,9 @@ unit: $(SETUP) ## the unit tests
 	$(call need,bwrap,bubblewrap)
 	@$(BIN)/course fetch smollm2 >/dev/null
 	@$(BIN)/pytest -q
+
+compiled: $(SETUP) ## the kernels through torch.compile: the same bits
+	@$(BIN)/pytest -q -m compiles
 
 notebooks: $(SETUP) ## release/ equals source/; all sample answers get what they deserve; the notebooks run
 	$(call need,bwrap,bubblewrap)

@@ -5,6 +5,7 @@ from importlib import import_module
 # Where each public name lives. It is imported when it is first asked for: torch alone takes a second.
 _HOMES = {
     "QTYPES": "qtypes",
+    "compiled": "compilation",
     "dequantize": "qtypes",
     "load_model": "models.gguf_file",
     "peak_memory": "measures.memory",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from quant_kernels.commands import inspect_gguf, perplexity
+from quant_kernels.commands import bench, inspect_gguf, perplexity
 
-COMMANDS = (inspect_gguf, perplexity)
+COMMANDS = (inspect_gguf, perplexity, bench)
 EXIT_BAD_INPUT = 2
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from .compiled import is_compiled
+from .compilation import is_compiled
 from .formats.block import QType
 from .formats.fp4 import MXFP4, NVFP4
 from .formats.iq1 import IQ1_M, IQ1_S
@@ -19,12 +19,10 @@ from .formats.low_bits import Q1_0, Q2_0
 from .formats.ternary import TQ1_0, TQ2_0
 
 FORMATS = (
-    *(Q4_0, Q4_1, Q5_0, Q5_1, Q8_0),
-    *(Q1_0, Q2_0),
+    *(Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q1_0, Q2_0),
     *(Q2_K, Q3_K, Q4_K, Q5_K, Q6_K),
-    *(IQ1_S, IQ1_M),
-    *(TQ1_0, TQ2_0, MXFP4, NVFP4, IQ4_NL, IQ4_XS),
-    *(IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S),
+    *(IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S, IQ4_NL, IQ4_XS),
+    *(TQ1_0, TQ2_0, MXFP4, NVFP4),
 )
 QTYPES: dict[str, QType] = {layout.name: layout for layout in (format() for format in FORMATS)}
 

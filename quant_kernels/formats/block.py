@@ -6,18 +6,28 @@ from typing import ClassVar
 
 import torch
 
-from ..compiled import compilable
+from ..compilation import compilable
 
 
 class QType(ABC):
     """A block format of ggml: `block_size` weights share a struct of `type_size` bytes.
 
-    A subclass carries ggml's name of the format, lists the fields of ggml's struct in their order with their sizes
-    in bytes, and turns blocks into structs and back. The shape of the tensors and their values were checked before.
+    A subclass carries ggml's name of the format, lists the fields of ggml's struct (ggml-common.h) in their order with
+    their sizes in bytes, and turns blocks into structs and back. The shape of the tensors and their values were
+    checked before.
+
+    >>> from quant_kernels import QTYPES
+    >>> QTYPES["Q4_K"]
+    Q4_K(256 weights in 144 bytes, 4.5 bits per weight)
+    >>> QTYPES["Q4_K"].fields
+    {'d': 2, 'dmin': 2, 'scales': 12, 'qs': 128}
+    >>> [qtype.name for qtype in QTYPES.values() if qtype.family == "K" and qtype.bits_per_weight < 4]
+    ['Q2_K', 'Q3_K']
     """
 
-    block_size: int
-    fields: ClassVar[dict[str, int]]
+    family: str  # "legacy", "K", "I", "ternary" or "float"
+    block_size: int  # weights
+    fields: ClassVar[dict[str, int]]  # name: bytes
     zero: int = 0  # the code that stands for 0, or for what is added
     scales: tuple[str, ...] = ()  # the fields that hold one fp16 number
     needs_importance: ClassVar[bool] = False  # whether ggml refuses to quantize without importance

@@ -39,6 +39,7 @@ class MXFP4(QType):
     Between the two it is 255, E8M0's NaN: ggml refuses a file with that, and `finite_scales` the block.
     """
 
+    family = "float"
     block_size = 32
     fields: ClassVar = {"e": 1, "qs": 16}
     refusal = "the scale of its block is E8M0's NaN, as where the largest magnitude is from 2**-126 to below 2**-125"
@@ -66,6 +67,7 @@ class NVFP4(QType):
     are cut off; below 2**-10 it becomes 0, and so do the weights. NaN is never written.
     """
 
+    family = "float"
     block_size = 64
     fields: ClassVar = {"d": 4, "qs": 32}
 

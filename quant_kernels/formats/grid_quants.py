@@ -24,6 +24,7 @@ HIGHEST = 31.0  # units of d in the largest scale of a block, 2 * 15 + 1
 class GridQType(KQType):
     """Magnitudes from a grid: x = sign * d * (scale + 0.5) * factor * values[code]."""
 
+    family = "I"
     scales = ("d",)
     refusal = "a scale of its block is beyond fp16, which ends at 65504, or the search for its points beyond float32"
     values: ClassVar[tuple[int, ...]]  # what codes stand for in a file, a little off 2 c + 1

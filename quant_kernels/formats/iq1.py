@@ -26,6 +26,7 @@ PLACE = torch.tensor([1 << 2 * i for i in range(8)], dtype=torch.float32)  # of 
 class IQ1QType(QType):
     """Error weights that grow with the weight itself and with its block."""
 
+    family = "I"
     block_size = 256
     searches = True
     refusal = (

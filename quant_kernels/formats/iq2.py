@@ -80,7 +80,7 @@ class IQ2_XS(IQ2QType):
 
     def unpack(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         d, qs, scales = self.split(data)
-        words = qs.contiguous().view(torch.int16).int()
+        words = aligned(qs).view(torch.int16).int()  # (n_blocks, 32)
         return from_half_bytes(d), unpack_scales(scales), words & 0x1FF, words >> 9 & 0x7F
 
 
@@ -122,16 +122,21 @@ def pack_words(scales: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
 
 def unpack_words(words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(n_blocks, 8, 4) bytes to scales, (n_blocks, 8), and signs, (n_blocks, 8, 4): the inverse of `pack_words`."""
-    words = words.contiguous().view(torch.int32)  # (n_blocks, 8, 1)
+    words = aligned(words).view(torch.int32)  # (n_blocks, 8, 1)
     signs = words >> torch.tensor([0, 7, 14, 21], dtype=torch.int32, device=words.device) & 0x7F
     return words[..., 0] >> 28 & 0x0F, signs
 
 
 def pack_scales(scales: torch.Tensor) -> torch.Tensor:
-    """(n_blocks, 2 * m) scales below 16 to (n_blocks, m) uint8: scale 2 j in the lower half of byte j, 2 j + 1 above."""
+    """(n_blocks, 2 * m) scales below 16 to (n_blocks, m) uint8: 2 j in the lower half of byte j, 2 j + 1 above."""
     return (scales[:, ::2] | scales[:, 1::2] << 4).byte()
 
 
 def unpack_scales(data: torch.Tensor) -> torch.Tensor:
     """(n_blocks, m) uint8 to (n_blocks, 2 * m) scales, the inverse of `pack_scales`."""
     return torch.stack([data & 0x0F, data >> 4], dim=-1).flatten(1)
+
+
+def aligned(data: torch.Tensor) -> torch.Tensor:
+    """A copy that can be viewed as longer integers; a single block is contiguous as it is, wherever it starts."""
+    return data.clone(memory_format=torch.contiguous_format)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from ..compiled import compilable
+from ..compilation import compilable
 from .bits import bit_fields, from_half_bytes, half_bytes, pack_nibbles, unpack_nibbles
 from .block import QType
 from .k_bits import pack_crumbs, unpack_crumbs
@@ -24,6 +24,7 @@ NUMERATORS = torch.arange(-7.0, 8.0)[:, None] + VALUES[0]  # (15, 1), of the inv
 class IQ4QType(QType):
     """Error weights that grow with the weight itself and with its block; without importance, its square."""
 
+    family = "I"
     searches = True
 
     def error_weights(self, rows: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:

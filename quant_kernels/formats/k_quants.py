@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import torch
 
-from ..compiled import compilable
+from ..compilation import compilable
 from .bits import bit_fields, from_half_bytes, half_bytes, pack_nibbles
 from .block import QType
 from .k_bits import (
@@ -29,6 +29,7 @@ from .search import ALL_ZERO, WRAPS, as_code, divide, ordered_sum, search_asymme
 class KQType(QType):
     """256 weights in sub-blocks, and error weights that grow with the weight itself and with its block."""
 
+    family = "K"
     block_size = 256
     searches = True
     sub_block: int  # weights that share a scale

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import torch
 
-from ..compiled import compilable
+from ..compilation import compilable
 from .search import ALL_ZERO, WRAPS, as_code, divide, first_extreme, nearest_int, ordered_sum
 
 PASSES = 5  # over a block, at most

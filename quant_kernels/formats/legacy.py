@@ -26,6 +26,7 @@ from .search import (
 class LegacyQType(QType):
     """32 weights, and error weights that grow with the weight itself and with its whole row."""
 
+    family = "legacy"
     block_size = 32
 
     def error_weights(self, rows: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:

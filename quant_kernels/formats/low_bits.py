@@ -14,6 +14,7 @@ from .search import inverse, ordered_sum, round_half_away
 class Q1_0(QType):
     """128 signs: x = d or -d. The scale d is the mean magnitude, a bit is set for x >= 0, for -0 too."""
 
+    family = "legacy"
     block_size = 128
     fields: ClassVar = {"d": 2, "qs": 16}
     scales = ("d",)
@@ -37,6 +38,7 @@ class Q2_0(QType):
     and this is what x86 makes of it.
     """
 
+    family = "legacy"
     block_size = 64
     fields: ClassVar = {"d": 2, "qs": 16}
     scales = ("d",)

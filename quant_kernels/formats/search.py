@@ -11,7 +11,7 @@ from functools import cache, partial
 import numpy as np
 import torch
 
-from ..compiled import compilable
+from ..compilation import compilable
 
 ALL_ZERO = float(np.float32(1e-15))  # a block below this magnitude counts as zero in a search
 ROUNDER = 12582912.0  # 1.5 * 2**23: a float32 around it has no bits for a fraction

@@ -23,6 +23,7 @@ class TQ1_0(QType):
     qh 0 to 3      240 to 255    240 + j, 244 + j, 248 + j, 252 + j
     """
 
+    family = "ternary"
     block_size = 256
     fields: ClassVar = {"qs": 48, "qh": 4, "d": 2}
     scales = ("d",)
@@ -45,6 +46,7 @@ class TQ1_0(QType):
 class TQ2_0(QType):
     """Two bits to a trit: x = d * (q - 1). Codes of 3, which are never written, stand for 2 d."""
 
+    family = "ternary"
     block_size = 256
     fields: ClassVar = {"qs": 64, "d": 2}
     scales = ("d",)

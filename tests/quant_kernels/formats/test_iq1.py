@@ -3,9 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 import quant_kernels as qk
 from quant_kernels.formats.grids import grid
@@ -14,22 +11,10 @@ from quant_kernels.formats.iq1 import pack_words, unpack_words
 IQ1 = ["IQ1_S", "IQ1_M"]
 ONES = torch.ones(256)
 
-any_floats = arrays(np.float32, (2, 512), elements=st.floats(-4e4, 4e4, width=32, allow_subnormal=True))
-importances = arrays(np.float32, 512, elements=st.floats(0, 1e6, width=32))
-few = settings(max_examples=20, deadline=None)  # a search takes its time
-
 
 @pytest.mark.parametrize("qtype", IQ1)
 def test_bytes_equal_ggml(qtype, check):
     check.golden_bytes(qtype, least_kinds=28)
-
-
-@pytest.mark.parametrize("qtype", IQ1)
-@few
-@given(x=any_floats, importance=importances, weigh=st.booleans())
-def test_bytes_equal_the_c_library(qtype, x, importance, weigh, ggml, check):
-    importance = importance if weigh or qtype == "IQ1_S" else None
-    check.same_blocks(ggml.quantize_or_abort(x, qtype, importance), x, qtype, importance)
 
 
 @pytest.mark.parametrize("qtype", IQ1)
@@ -133,11 +118,10 @@ def test_a_scale_beyond_fp16_is_refused(qtype):
         qk.quantize(x, qtype, torch.ones(512))
 
 
-def test_a_search_that_ends_beyond_float32_is_refused():
-    others = grid("IQ1_S").count.nonzero()[:, 0]  # tuples that are no points
-    packed = int(others[others >> 14 == 2][0])
-    x, importance = torch.zeros(256), torch.full((256,), 1e12)
-    x[:8] = (packed >> 2 * torch.arange(8) & 3) - 1
-    x[7], importance[7] = 1e13, 1.0  # counts so little that the scale is small, but its error is beyond float32
-    with pytest.raises(ValueError, match="IQ1_S cannot hold .* beyond float32"):
-        qk.quantize(x, "IQ1_S", importance)
+@pytest.mark.parametrize("qtype", IQ1)
+def test_errors_beyond_float32_are_refused(qtype):
+    # signs are often no point, and errors of all neighbours beyond float32; ggml reads on behind the weights then
+    x = torch.randn(64, 256, generator=torch.Generator().manual_seed(6)).sign() * 600
+    assert qk.quantize(x, qtype, torch.full((256,), 1e20)).any()
+    with pytest.raises(ValueError, match=rf"{qtype} cannot hold .* beyond float32"):
+        qk.quantize(x, qtype, torch.full((256,), 3e29))

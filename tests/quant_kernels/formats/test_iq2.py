@@ -137,3 +137,10 @@ def test_scales_come_back():
     scales = torch.arange(256, dtype=torch.int32).view(-1, 8) % 16
     assert pack_scales(scales)[0].tolist() == [0x10, 0x32, 0x54, 0x76]
     assert torch.equal(unpack_scales(pack_scales(scales)).int(), scales)
+
+
+@pytest.mark.parametrize("qtype", ["IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"])
+def test_a_block_need_not_start_where_longer_integers_can(qtype):
+    data = qk.quantize(torch.randn(256, generator=torch.Generator().manual_seed(4)), qtype, torch.ones(256))
+    moved = torch.cat([data.new_zeros(2), data])[2:]
+    assert torch.equal(qk.dequantize(moved, qtype), qk.dequantize(data, qtype))

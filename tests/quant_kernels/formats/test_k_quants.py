@@ -169,6 +169,12 @@ def test_blocks_without_a_scale_are_zeros(qtype, least, importance):
     assert fields(data, qtype)["ql" if qtype == "Q6_K" else "qs"].any()
 
 
+def test_scales_beyond_float32_are_scaled_bit_by_bit():
+    x, importance = torch.zeros(256), torch.ones(256)
+    x[126], importance[126] = 2.0259324e14, 3e9  # its sub-block's scale is -Inf, and 0 * Inf one of the codes of scales
+    assert from_half_bytes(fields(qk.quantize(x, "Q3_K", importance), "Q3_K")["d"]) == 0
+
+
 # What holds of any weights
 
 
