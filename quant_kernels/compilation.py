@@ -30,13 +30,36 @@ def compiled() -> Iterator[None]:
     ...     pass  # quantize, dequantize, matmul
     """
     global _active
-    if not any(map(shutil.which, (os.environ.get("CXX", ""), *COMPILERS))):
-        raise RuntimeError(f"compiled() needs a C++ compiler, one of {', '.join(COMPILERS)}; none is in PATH")
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE.expanduser()))
+    compiler()
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder()))
     before, _active = _active, True
     try:
         with torch._dynamo.config.patch(recompile_limit=VARIANTS):
             yield
+    finally:
+        _active = before
+
+
+def compiler() -> str:
+    """The path of the C++ compiler: that of $CXX, or the first of COMPILERS that is there."""
+    for name in (os.environ.get("CXX", ""), *COMPILERS):
+        if path := shutil.which(name):
+            return path
+    raise RuntimeError(f"compiled() needs a C++ compiler, one of {', '.join(COMPILERS)}; none is in PATH")
+
+
+def cache_folder() -> Path:
+    """Where what was compiled is kept."""
+    return Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or CACHE.expanduser())
+
+
+@contextmanager
+def eagerly() -> Iterator[None]:
+    """Within it nothing is compiled after all: for steps so rare that a variant of their own would not pay."""
+    global _active
+    before, _active = _active, False
+    try:
+        yield
     finally:
         _active = before
 

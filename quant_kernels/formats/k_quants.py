@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import torch
 
-from ..compilation import compilable
+from ..compilation import compilable, eagerly
 from .bits import bit_fields, from_half_bytes, half_bytes, pack_nibbles
 from .block import QType
 from .k_bits import (
@@ -271,7 +271,8 @@ def round_again(
     """
     codes, wild = _round_again(x, q, step, least, low, high, False)
     if wild.any():
-        codes, _ = _round_again(x, q, step, least, low, high, True)
+        with eagerly():
+            codes, _ = _round_again(x, q, step, least, low, high, True)
     return codes
 
 

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import torch
 
-from ..compilation import compilable
+from ..compilation import compilable, eagerly
 from .search import ALL_ZERO, WRAPS, as_code, divide, first_extreme, nearest_int, ordered_sum
 
 PASSES = 5  # over a block, at most
@@ -114,7 +114,8 @@ def _improve(
         some = [part.index_select(-1, blocks) for part in (x, weights, *found)]
         *better, changed, wild = _improve_once(*some, low, high, False)
         if wild.any():
-            *better, changed, _ = _improve_once(*some, low, high, True)
+            with eagerly():
+                *better, changed, _ = _improve_once(*some, low, high, True)
         found = [all.index_copy(-1, blocks, part) for all, part in zip(found, better, strict=True)]
         blocks = blocks[changed]
         if len(blocks) == 0:

@@ -11,7 +11,7 @@ from functools import cache, partial
 import numpy as np
 import torch
 
-from ..compilation import compilable
+from ..compilation import compilable, eagerly
 
 ALL_ZERO = float(np.float32(1e-15))  # a block below this magnitude counts as zero in a search
 ROUNDER = 12582912.0  # 1.5 * 2**23: a float32 around it has no bits for a fraction
@@ -164,8 +164,9 @@ def search_asymmetric(
 
     x, weights and q are columns (32, n_blocks), d and m are (n_blocks,). Each of 37 inverse scales, from
     (nmax - 0.9) / range to (nmax + 0.9) / range in steps of 0.05 / range, gives codes, and the codes give the
-    least-squares d and m; the range starts at the best m so far. `trials` is the first offset, the step and the number of these scales; `absolute`
-    compares them by their absolute error. Source: `make_qkx3_quants` and `make_qkx2_quants` of ggml.
+    least-squares d and m; the range starts at the best m so far. `trials` is the first offset, the step and the number
+    of these scales; `absolute` compares them by their absolute error. Source: `make_qkx3_quants` and
+    `make_qkx2_quants` of ggml.
     """
     low, high = first_minimum(x.T)[:, 0], x.amax(0)
     first, *others = asymmetric_trials(nmax, trials).to(x.device)
@@ -285,5 +286,6 @@ def again_by_bits(
     blocks = wild.nonzero()[:, 0]
     if len(blocks) == 0:
         return found
-    again = search(x[:, blocks], weights[:, blocks], by_bits=True)
+    with eagerly():
+        again = search(x[:, blocks], weights[:, blocks], by_bits=True)
     return tuple(all.index_copy(-1, blocks, some) for all, some in zip(found, again, strict=True))
