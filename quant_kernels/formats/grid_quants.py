@@ -13,7 +13,8 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from .grid_search import neighbours, search_scale
+from .grid_neighbours import neighbours
+from .grid_search import search_scale
 from .grids import grid
 from .k_quants import KQType
 from .search import ALL_ZERO, divide, nearest_int

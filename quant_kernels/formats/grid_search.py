@@ -12,60 +12,26 @@ change two or three times, and then the best neighbour about once more. For a po
 has a straight line in it, s a - b. The lowest line is the best neighbour, and one that is lowest for two scales is so
 for all between. So `best_points` looks for the lowest line only where the nearest codes, or the lowest line, may have
 changed. A lead that is so small that rounding could decide, as between equal errors, does not count: there the errors
-are computed as ggml does, in each trial.
+of all neighbours are computed as ggml does, in each trial.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 
 import numpy as np
 import torch
 
-from .grids import grid
+from .grid_neighbours import Neighbours, unpack
 from .search import ROUNDER, ordered_sum, sqrt
 
 LEAD = 2.0**-17  # of the terms of an error: more than what rounding, here and in ggml, can make of equal errors
-NOWHERE = 2.0**40  # all values of the neighbour that ends a list
 WAVES = 4  # of looking for changes of the lowest line, before every trial that is left is looked at
+DOUBT = 2.0**-20  # of a value: more than what rounding does to it
 SLAB = 2**15  # candidates at a time, so that they stay in cache
 FLOAT_MAX, TINY = torch.finfo(torch.float32).max, torch.finfo(torch.float32).tiny
 PLACE, LAST = 511, torch.iinfo(torch.int32).max  # bits that name a place among the candidates; the greatest key
 PACKED, OFF_GRID, TRIAL = 0xFFFF, 1 << 16, 1 << 17  # packed codes, whether they are a neighbour's, in which trial
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """A grid as the search needs it, on a device. Tuples of codes are packed as in `Grid`."""
-
-    dim: int
-    bits: int  # of a code
-    n_codes: int
-    is_point: torch.Tensor  # (2**(bits * dim),) int32, 1 for points, 0 for others
-    start: torch.Tensor  # (2**(bits * dim),) int32, where the list of a tuple's neighbours starts
-    count: torch.Tensor  # (2**(bits * dim),) int32, and how long it is
-    numbers: torch.Tensor  # the lists, int32, of the numbers of points; each ends with n_points, which is none
-    values: torch.Tensor  # (dim, n_points + 1) float32
-    packed: torch.Tensor  # (n_points + 1,) int32, the points' codes
-
-
-@cache
-def neighbours(name: str, device: torch.device) -> Neighbours:
-    """The grid of a format, on a device."""
-    g = grid(name)
-    place = torch.arange(len(g.neighbours))
-    lists = (g.count > 0).nonzero()[:, 0][g.start[g.count > 0].argsort()]  # in the order of their starts
-    before = torch.zeros_like(g.start).index_put_((lists,), torch.arange(len(lists), dtype=torch.int32))
-    numbers = torch.full((len(place) + len(lists),), len(g.points), dtype=torch.int32)
-    numbers[place + torch.arange(len(lists)).repeat_interleave(g.count[lists])] = g.neighbours
-    values = torch.cat(
-        [2.0 * g.points.float() + 1, torch.full((1, g.dim), NOWHERE, dtype=torch.float32)]
-    ).T.contiguous()
-    codes = torch.cat([g.points, g.points[:1]]).int()
-    packed = (codes << g.bits * torch.arange(g.dim, dtype=torch.int32)).sum(1, dtype=torch.int32)
-    tables = ((g.index >= 0).int(), g.start + before, g.count, numbers, values, packed)
-    return Neighbours(g.dim, g.bits, g.n_codes, *(table.to(device) for table in tables))
 
 
 @dataclass(frozen=True)
@@ -166,8 +132,7 @@ def best_trial(
 
 def sums(points: torch.Tensor, wx: torch.Tensor, weights: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
     """sum(wx * q) and sum(weights * q * q) over a sub-block, (n,), for the values q of packed codes, (groups, n)."""
-    shifts = bits * torch.arange(wx.shape[1], dtype=torch.int32, device=points.device)
-    q = (points[:, None] >> shifts[:, None]).bitwise_and_((1 << bits) - 1).float().mul_(2).add_(1)  # (groups, dim, n)
+    q = unpack(points, bits, wx.shape[1]).float().mul_(2).add_(1)  # (groups, dim, n)
     return ordered_sum((wx * q).flatten(0, 1)), ordered_sum((weights * q).mul_(q).flatten(0, 1))
 
 
@@ -203,11 +168,11 @@ def best_points(
         if wave == WAVES:
             trial, group, end = every_trial(trial, group, end)
         codes = tuples.view(-1).index_select(0, trial * m + group)
-        count, order = near.count.index_select(0, codes).sort(descending=True)
+        order = near.count[0].index_select(0, codes).argsort(descending=True)
         trial, group, end, codes = (part.index_select(0, order) for part in (trial, group, end, codes))
         at, block = trial * m + group, group % n
         scale = scales.view(-1).index_select(0, trial * n + block)
-        points, until, found = leaders(near, codes, count, columns, group, scale, slack)
+        points, until, found = leaders(near, codes, columns, group, scale, slack)
         known.view(-1).index_copy_(0, at, near.packed.index_select(0, points) + (trial.int() * TRIAL + OFF_GRID))
         failed[block[~found]] = True
         ratio = scales[0].index_select(0, block) / until.clamp(min=TINY)  # the scales' inverses are evenly spaced
@@ -245,7 +210,6 @@ def every_trial(
 def leaders(
     near: Neighbours,
     codes: torch.Tensor,
-    count: torch.Tensor,
     columns: Columns,
     group: torch.Tensor,
     scale: torch.Tensor,
@@ -253,28 +217,44 @@ def leaders(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The number of the best neighbour, above which scale it stays that, and if there is one: (n_rows,) each.
 
-    codes: packed codes that are no point, of `group`, with `scale`; their counts of neighbours, falling: (n_rows,)
-    each. slack: (m,).
+    codes: packed codes that are no point, of `group`, with `scale`, (n_rows,) each, those with longer lists of
+    neighbours first. slack: (m,).
     """
-    start, slack = near.start.index_select(0, codes), slack.index_select(0, group)
-    found = []
-    for part, candidates in slabs(near, start, count):
+    slack, found = slack.index_select(0, group), []
+    for part, candidates in slabs(near, 0, codes):
         x, weights = columns.at(group[part])
-        found.append(leading_lines(candidates, x, weights, scale[part], slack[part], near.values))
+        nearest = nearest_above(near, codes[part], x, scale[part])
+        best, reach = leading_lines(candidates, x, weights, scale[part], slack[part], near.values)
+        found.append((best, reach.maximum(nearest)))
     points, until = map(torch.cat, zip(*found, strict=True))
     close, exists = (until == torch.inf).nonzero()[:, 0], torch.ones_like(scale, dtype=torch.bool)
-    for part, candidates in slabs(near, start[close], count[close]):
+    close = close[near.count[1, codes[close]].argsort(descending=True)]
+    for part, candidates in slabs(near, 1, codes[close]):
         rows = close[part]
         x, weights = columns.at(group[rows])
         points[rows], exists[rows] = least_errors(candidates, x, weights, scale[rows], near.values)
     return points, until, exists
 
 
-def slabs(near: Neighbours, start: torch.Tensor, count: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Some rows and their candidates, (width, n), at a time; of lists with start and count, (n_rows,), which falls.
+def nearest_above(near: Neighbours, codes: torch.Tensor, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Above which scale the packed codes are surely nearest to x, so that short lists will do; Inf if not at `scale`.
 
-    Lists that are shorter than the width are filled up with their end, which is no point.
+    codes and scale: (n_rows,). x: (dim, n_rows).
     """
+    each = unpack(codes, near.bits, near.dim)
+    lower, upper = (edge.index_select(0, each.view(-1)).view_as(x) for edge in (near.lower, near.upper))
+    above = upper.mul_(x).amax(0) * (1 + DOUBT)
+    sure = (x - lower.mul_(scale * (1 + DOUBT)) >= 0).all(0) & (scale > above)
+    return torch.where(sure, above, torch.inf)
+
+
+def slabs(near: Neighbours, kind: int, codes: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Some rows and their candidates, (width, n), at a time: the neighbours of packed codes, (n_rows,).
+
+    They are from the short lists (kind 0) or the full ones (1). No list may be longer than the one before; those that
+    are shorter than the width are filled up with their end.
+    """
+    start, count = near.start[kind].index_select(0, codes), near.count[kind].index_select(0, codes)
     done = 0
     while done < len(count):
         width = int(count[done]) + 1

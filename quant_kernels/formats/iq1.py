@@ -74,8 +74,8 @@ class IQ1_M(IQ1QType):
 
     Half a sub-block is one point. Byte j of `qs` is the lower part of number j; byte k of `qh` belongs to sub-block k:
 
-        bit    7                       6 5 4          3                        2 1 0
-               of half 1 shift -1/8    top of point   of half 0 shift is -1/8  top of point
+        bit    7                     6 5 4               3                     2 1 0
+               half 1 shift -1/8     top of its point    half 0 shift -1/8     top of its point
 
     `scales` are four little-endian uint16, of which each has a part of fp16 d, its lowest bits in the first:
 

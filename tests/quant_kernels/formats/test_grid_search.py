@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from quant_kernels.formats import grid_search
+from quant_kernels.formats.grid_neighbours import neighbours
 from quant_kernels.formats.grid_search import (
     OFF_GRID,
     PACKED,
@@ -11,11 +12,10 @@ from quant_kernels.formats.grid_search import (
     best_points,
     every_trial,
     least_errors,
+    nearest_above,
     nearest_tuples,
-    neighbours,
     runs,
 )
-from quant_kernels.formats.grids import grid
 from quant_kernels.formats.search import nearest_int
 
 NAMES = ["IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"]
@@ -53,8 +53,9 @@ def each_trial_by_itself(near, tuples, columns, scales):
 
 
 def grid_lists(near):
-    starts = near.start.tolist()
-    return {u: near.numbers[starts[u] : starts[u] + c] for u, c in enumerate(near.count.tolist()) if c}
+    """The full lists: {packed codes: numbers of the neighbours}."""
+    starts = near.start[1].tolist()
+    return {u: near.numbers[starts[u] : starts[u] + c] for u, c in enumerate(near.count[1].tolist()) if c}
 
 
 def set_up(name, kind):
@@ -114,11 +115,14 @@ def test_nearest_tuples_are_made_of_nearest_codes(name):
         assert torch.equal(packed[:, None] >> shifts & (1 << near.bits) - 1, codes)
 
 
-def test_lists_end_with_no_point():
-    near, g = neighbours("IQ3_XXS", CPU), grid("IQ3_XXS")
-    for u, numbers in grid_lists(near).items():
-        assert torch.equal(numbers, g.neighbours[g.start[u] : g.start[u] + g.count[u]])
-        assert near.numbers[near.start[u] + near.count[u]] == len(g.points)
+def test_codes_are_surely_nearest_above_a_scale():
+    near = neighbours("IQ3_S", CPU)
+    codes = torch.tensor([0 | 2 << 3 | 7 << 6 | 7 << 9] * 6, dtype=torch.int32)  # values 1, 5, 15 and 15
+    x = torch.tensor([[0.3, 5.2, 15, 90]] * 6).T.clone()
+    scale = torch.tensor([1.0, 0.9, 1.3, 1.31, 1.0, 1.0])
+    x[0, 4], x[0, 5] = 2.0, -5.0  # between two values; a wrong sign
+    above = nearest_above(near, codes, x, scale)
+    assert torch.allclose(above, torch.tensor([5.2 / 6, 5.2 / 6, torch.inf, torch.inf, torch.inf, 5.2 / 6]))
 
 
 def test_runs_and_their_trials():
