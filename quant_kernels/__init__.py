@@ -8,6 +8,7 @@ _HOMES = {
     "compiled": "compilation",
     "dequantize": "qtypes",
     "load_model": "models.gguf_file",
+    "matmul": "multiplication",
     "peak_memory": "measures.memory",
     "perplexity": "measures.perplexity",
     "quantize": "qtypes",

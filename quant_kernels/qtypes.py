@@ -27,12 +27,10 @@ FORMATS = (
 QTYPES: dict[str, QType] = {layout.name: layout for layout in (format() for format in FORMATS)}
 
 # Weights worked on at a time. On a CPU the temporaries of a few operations on 2**19 weights stay in cache, which is
-# several times faster than one pass over a large matrix. A search for scales is thousands of operations, on so few
-# weights each that torch wakes no other threads for them, which would take longer than the operations. Compiled, a step
-# is one pass that keeps its temporaries in registers, and what counts is that it is called less often.
-CHUNK, SEARCH_CHUNK = 2**19, 2**15
-COMPILED_CHUNK, COMPILED_SEARCH_CHUNK = 2**24, 2**17
-GPU_CHUNK = 2**24
+# several times faster than one pass over a large matrix. A compiled step is one pass that keeps its temporaries in
+# registers; what counts there is that it is called less often.
+CHUNK, COMPILED_CHUNK, GPU_CHUNK = 2**19, 2**24, 2**24
+COMPILED_SEARCH_CHUNK = 2**17
 
 
 def quantize(x: torch.Tensor, qtype: str, importance: torch.Tensor | None = None) -> torch.Tensor:
@@ -62,7 +60,8 @@ def quantize(x: torch.Tensor, qtype: str, importance: torch.Tensor | None = None
     # Without importance a block knows nothing of its row: each block is a row of its own.
     rows = x.detach().reshape(-1, layout.block_size if importance is None else n)
     out_rows = out.view(len(rows), -1)
-    for part in _parts(rows, searches=layout.searches or importance is not None):
+    searches = layout.searches or importance is not None
+    for part in _parts(rows, *((layout.search_chunk, COMPILED_SEARCH_CHUNK) if searches else (CHUNK, CHUNK))):
         chunk = rows[part].float().contiguous()
         if not _all_finite(chunk):
             raise ValueError(f"x is not finite: {_first(x, ~x.isfinite())}")
@@ -89,19 +88,14 @@ def dequantize(data: torch.Tensor, qtype: str) -> torch.Tensor:
     if data.numel() == 0:
         return out
     blocks, out_blocks = data.reshape(-1, layout.type_size), out.view(-1, layout.block_size)
-    for part in _parts(out_blocks, searches=False, fused=True):
+    for part in _parts(out_blocks, CHUNK, COMPILED_CHUNK):
         layout.dequantize_blocks(blocks[part].contiguous(), out_blocks[part])
     return out
 
 
-def _parts(rows: torch.Tensor, searches: bool, fused: bool = False) -> Iterator[slice]:
-    """Slices of rows that are worked on at a time; `fused` if all that is done to them is one step when compiled."""
-    if rows.device.type != "cpu":
-        chunk = GPU_CHUNK
-    elif searches:
-        chunk = COMPILED_SEARCH_CHUNK if is_compiled() else SEARCH_CHUNK
-    else:
-        chunk = COMPILED_CHUNK if fused and is_compiled() else CHUNK
+def _parts(rows: torch.Tensor, eager: int, compiled: int) -> Iterator[slice]:
+    """Slices of rows to work on at a time: of so many weights on a CPU, if the steps are eager or compiled."""
+    chunk = GPU_CHUNK if rows.device.type != "cpu" else compiled if is_compiled() else eager
     step = max(1, chunk // rows.shape[-1])
     return (slice(start, start + step) for start in range(0, len(rows), step))
 

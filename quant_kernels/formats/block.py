@@ -2,11 +2,12 @@
 
 import math
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from typing import ClassVar
 
 import torch
 
-from ..compilation import compilable
+from ..compilation import compilable, eagerly
 
 
 class QType(ABC):
@@ -32,6 +33,10 @@ class QType(ABC):
     scales: tuple[str, ...] = ()  # the fields that hold one fp16 number
     needs_importance: ClassVar[bool] = False  # whether ggml refuses to quantize without importance
     searches: bool = False  # whether a scale is searched for even without error weights
+    fuses: bool = True  # whether codes are arithmetic on bits, which can be compiled to one loop, or come from a table
+    search_chunk: int = (
+        2**15
+    )  # weights searched at a time: enough for an operation to be worth its call, few for a cache
     refusal: str = "a scale of its block is not finite in fp16, which ends at 65504"  # what `finite_scales` finds
 
     @property
@@ -55,23 +60,24 @@ class QType(ABC):
     def quantize_blocks(self, x: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
         """(n_blocks, block_size) float32, and as many error weights or None, to (n_blocks, type_size) uint8."""
 
+    @abstractmethod
     def codes(self, data: torch.Tensor) -> torch.Tensor:
         """The weights' codes: (n_blocks, type_size) uint8 to (n_blocks, ...) uint8 or int8, block_size of each block.
 
         The dimensions are those in which the format packs them; together, in order, they are the weights' order.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def steps(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The scale of each sub-block, and what is added to its weights, if anything is.
 
         (n_blocks, type_size) uint8 to (n_blocks, n_sub) float32 each: x = step * (code - zero) + offset.
         """
-        raise NotImplementedError
 
     def dequantize_blocks(self, data: torch.Tensor, out: torch.Tensor) -> None:
         """(n_blocks, type_size) uint8 into `out`, (n_blocks, block_size) float32."""
-        spread(data, *stored_steps(data, self), out, self)
+        with nullcontext() if self.fuses else eagerly():
+            spread(data, *stored_steps(data, self), out, self)
 
     def error_weights(self, rows: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
         """How much the error of each weight counts in the search for a scale: (n_rows, n), all three."""

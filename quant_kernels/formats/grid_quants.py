@@ -26,6 +26,8 @@ class GridQType(KQType):
     """Magnitudes from a grid: x = sign * d * (scale + 0.5) * factor * values[code]."""
 
     family = "I"
+    fuses = False
+    search_chunk = 2**17
     scales = ("d",)
     refusal = "a scale of its block is beyond fp16, which ends at 65504, or the search for its points beyond float32"
     values: ClassVar[tuple[int, ...]]  # what codes stand for in a file, a little off 2 c + 1
@@ -92,16 +94,17 @@ class GridQType(KQType):
             numbers, signs = (torch.where(most == 0, 0, part) for part in (numbers, signs))
         return self.pack(d * self.fudge, scales, numbers, signs & 0xFF)
 
-    def dequantize_blocks(self, data: torch.Tensor, out: torch.Tensor) -> None:
-        d, scales, numbers, signs = self.unpack(data)
-        points, plus_minus = (
-            magnitude_bytes(self.name, self.values, data.device),
-            sign_bytes(self.even_signs, data.device),
-        )
+    def codes(self, data: torch.Tensor) -> torch.Tensor:
+        _, _, numbers, signs = self.unpack(data)
+        points = magnitude_bytes(self.name, self.values, data.device)
+        plus_minus = sign_bytes(self.even_signs, data.device)
         magnitudes = points.index_select(0, numbers.reshape(-1).int()).view(torch.int8)
         magnitudes *= plus_minus.index_select(0, signs.reshape(-1).int()).view(torch.int8)
-        unit = (d * (scales + 0.5)).mul_(self.factor)  # (n_blocks, n_sub)
-        out.copy_(magnitudes.view(out.shape)).view(-1, self.sub_block).mul_(unit.view(-1, 1))
+        return magnitudes.view(-1, self.block_size // self.sub_block, self.sub_block)
+
+    def steps(self, data: torch.Tensor) -> tuple[torch.Tensor, None]:
+        d, scales, _, _ = self.unpack(data)
+        return (d * (scales + 0.5)).mul_(self.factor), None
 
 
 def pack_signs(negative: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
+from ..compilation import compilable
 from .grid_neighbours import Neighbours, unpack
 from .search import ROUNDER, ordered_sum, sqrt
 
@@ -102,6 +103,7 @@ def search_scale(
     return torch.where(failed | failed_again, torch.nan, scale), points
 
 
+@compilable(dim=-1)
 def nearest_tuples(x: torch.Tensor, id: torch.Tensor, n_codes: int, bits: int) -> torch.Tensor:
     """The packed codes of the values nearest to x * id: (groups, dim, n) and (n,) to (groups, n) int32.
 
@@ -130,6 +132,7 @@ def best_trial(
     return scale, points
 
 
+@compilable(dim=-1)
 def sums(points: torch.Tensor, wx: torch.Tensor, weights: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
     """sum(wx * q) and sum(weights * q * q) over a sub-block, (n,), for the values q of packed codes, (groups, n)."""
     q = unpack(points, bits, wx.shape[1]).float().mul_(2).add_(1)  # (groups, dim, n)

@@ -29,6 +29,8 @@ class IQ1QType(QType):
     family = "I"
     block_size = 256
     searches = True
+    fuses = False
+    search_chunk = 2**17
     refusal = (
         "a scale of its block is not finite in fp16, which ends at 65504, "
         "or the search for it ends in numbers beyond float32"
@@ -61,12 +63,16 @@ class IQ1_S(IQ1QType):
         qh = pack_words(torch.cat([points >> 8, top[..., None]], dim=-1))
         return torch.cat([half_bytes(d * 1.125), points.flatten(1).to(torch.uint8), qh], dim=-1)
 
-    def dequantize_blocks(self, data: torch.Tensor, out: torch.Tensor) -> None:
-        d, qs, qh = self.split(data)
+    def codes(self, data: torch.Tensor) -> torch.Tensor:
+        _, qs, qh = self.split(data)
         *tops, fifth = unpack_words(qh)  # (n_blocks, 8)
-        points = qs.view(-1, 8, 4) | torch.stack(tops, dim=-1) << 8
-        scales = from_half_bytes(d) * ((fifth & 7) * 2 + 1)
-        spread(scales, eighths(points, (fifth >> 3)[..., None]), out)
+        points = qs.unflatten(1, (8, 4)) | torch.stack(tops, dim=-1) << 8
+        return eighths(points, (fifth >> 3)[..., None])  # (n_blocks, 8, 32)
+
+    def steps(self, data: torch.Tensor) -> tuple[torch.Tensor, None]:
+        d, _, qh = self.split(data)
+        *_, fifth = unpack_words(qh)
+        return from_half_bytes(d) * ((fifth & 7) * 2 + 1) * SHIFT, None
 
 
 class IQ1_M(IQ1QType):
@@ -100,12 +106,15 @@ class IQ1_M(IQ1QType):
         qh = pack_nibbles((points >> 8 | negative.int() << 3).to(torch.uint8).view(-1, 2)).view(-1, 16)
         return torch.cat([points.to(torch.uint8), qh, scales], dim=-1)
 
-    def dequantize_blocks(self, data: torch.Tensor, out: torch.Tensor) -> None:
-        qs, qh, scales = self.split(data)
-        *steps, _ = unpack_words(scales)
-        scales = self.d(scales) * (torch.stack(steps, dim=-1).flatten(1) * 2 + 1)  # (n_blocks, 16)
+    def codes(self, data: torch.Tensor) -> torch.Tensor:
+        qs, qh, _ = self.split(data)
         top = torch.stack([qh & 0xF, qh >> 4], dim=-1).flatten(1)  # (n_blocks, 32)
-        spread(scales, eighths(qs | (top.int() & 7) << 8, top >> 3), out)
+        return eighths(qs | (top.int() & 7) << 8, top >> 3).unflatten(1, (16, 16))
+
+    def steps(self, data: torch.Tensor) -> tuple[torch.Tensor, None]:
+        scales = self.split(data)[-1]
+        *steps, _ = unpack_words(scales)
+        return self.d(scales) * (torch.stack(steps, dim=-1).flatten(1) * 2 + 1) * SHIFT, None
 
     def finite_scales(self, data: torch.Tensor) -> torch.Tensor:
         return self.d(self.split(data)[-1])[:, 0].isfinite()
@@ -213,12 +222,6 @@ def shifted_points() -> torch.Tensor:
     return torch.cat([points + 1, points - 1]).view(torch.int64)[:, 0]
 
 
-def spread(scales: torch.Tensor, levels: torch.Tensor, out: torch.Tensor) -> None:
-    """scales * levels / 8 into `out`, (n_blocks, 256); scales are (n_blocks, n_sub), levels (n_blocks, ...) int8."""
-    x = out.view(*scales.shape, -1)  # (n_blocks, n_sub, 256 / n_sub)
-    x.copy_(levels.view(x.shape)).mul_((scales * SHIFT)[..., None])
-
-
 def sums_of_fit(values: torch.Tensor, x: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """sum(weights * values * x) and sum(weights * values**2) over blocks, in order: (n, size) to (n,)."""
     values, x, weights = (side.T.contiguous() for side in (values, x, weights))
@@ -242,5 +245,5 @@ def pack_words(parts: torch.Tensor) -> torch.Tensor:
 
 def unpack_words(data: torch.Tensor) -> list[torch.Tensor]:
     """(n_blocks, 2 * m) uint8 to five times (n_blocks, m) int32, the inverse of `pack_words`."""
-    words = data.contiguous().view(torch.int16).int()
+    words = data.clone(memory_format=torch.contiguous_format).view(torch.int16).int()
     return [words >> shift & mask for shift, mask in ((0, 7), (3, 7), (6, 7), (9, 7), (12, 15))]

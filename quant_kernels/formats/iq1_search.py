@@ -17,13 +17,13 @@ from functools import cache
 import numpy as np
 import torch
 
+from ..compilation import compilable
 from .search import ordered_sum
 
 SHIFT = 0.125  # IQ1S_DELTA and IQ1M_DELTA
 LEVELS = {1: (-1 + SHIFT, SHIFT, 1 + SHIFT), -1: (-1 - SHIFT, -SHIFT, 1 - SHIFT)}
-NEAR = (
-    1 - 2.0**-12
-)  # of the best. Levels are at least 1/8, so cancellation leaves 2**-14 and less between two roundings
+# Of the best. Levels are at least 1/8, so cancellation leaves 2**-14 and less between two roundings.
+NEAR = 1 - 2.0**-12
 PIECE = 1024  # sub-blocks: what is computed of their cuts stays in cache
 LOWEST = torch.finfo(torch.float32).min
 
@@ -84,8 +84,8 @@ def best_cuts(
     `relevant` says which sub-blocks are searched at all. `scores` gives the exact sums of some sub-blocks for one i1,
     one choice of signs and all i2, (n + 1, n_some) each.
     """
-    pieces = (Sums(*piece) for piece in zip(sums.x.split(PIECE, -1), sums.w.split(PIECE, -1), strict=True))
-    rough = torch.cat([rough_scores(piece, signs) for piece in pieces], dim=-1)  # (n + 1, n_signs, n_blocks)
+    pieces = zip(sums.x.split(PIECE, -1), sums.w.split(PIECE, -1), strict=True)
+    rough = torch.cat([rough_scores(*piece, signs) for piece in pieces], dim=-1)  # (n + 1, n_signs, n_blocks)
     best = rough.flatten(0, 1).amax(0)
     limit = torch.where(is_usual(best, sums.w[-1].sum(0)), best * NEAR, -torch.inf)
     i1, way, blocks = (relevant & ~(rough < limit)).nonzero().unbind(-1)
@@ -108,31 +108,26 @@ def levels_of(signs: Signs) -> torch.Tensor:
     return torch.tensor([[LEVELS[sign] for sign in way] for way in signs]).transpose(1, 2)
 
 
-def rough_scores(sums: Sums, signs: Signs) -> torch.Tensor:
+@compilable(dim=-1)
+def rough_scores(x: torch.Tensor, w: torch.Tensor, signs: Signs) -> torch.Tensor:
     """How good each i1 with each choice of signs is, with its best i2: (n + 1, n_signs, n_blocks).
 
-    The three levels are 1 apart, so sum(weights * x * level) is the highest level times the sum of all less the sums
-    up to i1 and up to i2.
+    x, w: `Sums`. The three levels are 1 apart, so sum(weights * x * level) is the highest level times the sum of all
+    less the sums up to i1 and up to i2.
     """
-    x, w = ordered_sum(sums.x.transpose(0, 1)), sums.w  # (n + 1, n_blocks), (n + 1, n_parts, n_blocks)
-    low, high, total = {}, {}, {}
-    for sign, (first, second, third) in LEVELS.items():
-        total[sign] = sums.x[-1] * third  # (n_parts, n_blocks)
-        low[sign] = w * (first * first - second * second) + w[-1] * (third * third)  # (n + 1, n_parts, n_blocks)
-        high[sign] = w * (second * second - third * third)
-
-    def each(of: dict[int, torch.Tensor]) -> torch.Tensor:
-        ways = [[of[sign].select(-2, part) for part, sign in enumerate(way)] for way in signs]
-        return torch.stack([way[0] if len(way) == 1 else way[0] + way[1] for way in ways], dim=-2)
-
-    low, high, total = each(low), each(high), each(total)  # (..., n_signs, n_blocks)
-    rest = total - x[:, None]  # (n + 1, n_signs, n_blocks)
-    qx, q2, scores = torch.empty_like(rest), torch.empty_like(rest), torch.empty_like(rest)
+    both = ordered_sum(x.transpose(0, 1))  # (n + 1, n_blocks)
+    terms = []
+    for way in signs:
+        levels = [LEVELS[sign] for sign in way]
+        low = sum(w[:, part] * (a * a - b * b) for part, (a, b, _) in enumerate(levels))
+        high = sum(w[:, part] * (b * b - c * c) + w[-1, part] * (c * c) for part, (_, b, c) in enumerate(levels))
+        terms.append((sum(x[-1, part] * c for part, (_, _, c) in enumerate(levels)) - both, low, high))
+    scores = []
     for i1 in range(len(x)):
-        torch.sub(rest[i1:], x[i1], out=qx[i1:])
-        torch.add(high[i1:], low[i1], out=q2[i1:])
-        torch.amax(qx[i1:].square_().div_(q2[i1:]), 0, out=scores[i1])
-    return scores
+        for rest, low, high in terms:
+            qx = rest[i1:] - both[i1]
+            scores.append((qx * qx / (high[i1:] + low[i1])).amax(0))
+    return torch.stack(scores).unflatten(0, (len(x), len(signs)))
 
 
 def is_usual(best: torch.Tensor, w: torch.Tensor) -> torch.Tensor:

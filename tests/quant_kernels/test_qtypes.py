@@ -125,7 +125,7 @@ def test_chunks_do_not_change_bytes(x, n, qtype, weigh, monkeypatch):
     weights = qk.dequantize(data, qtype)
     for size in (1, 3 * n // 2):
         monkeypatch.setattr(qtypes, "CHUNK", size)
-        monkeypatch.setattr(qtypes, "SEARCH_CHUNK", size)
+        monkeypatch.setattr(type(qk.QTYPES[qtype]), "search_chunk", size)
         assert torch.equal(quantize(x, qtype, importance), data)
         assert torch.equal(qk.dequantize(data, qtype), weights)
 

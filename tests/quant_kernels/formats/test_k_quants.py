@@ -234,7 +234,7 @@ def test_chunks_do_not_change_bytes(qtype, monkeypatch):
     x, importance = random_blocks(5)
     expected = qk.quantize(x, qtype), qk.quantize(x, qtype, importance)
     monkeypatch.setattr(qtypes, "CHUNK", 2**30)  # the K-quants search without importance too
-    monkeypatch.setattr(qtypes, "SEARCH_CHUNK", 1)
+    monkeypatch.setattr(type(qk.QTYPES[qtype]), "search_chunk", 1)
     assert torch.equal(qk.quantize(x, qtype), expected[0])
     assert torch.equal(qk.quantize(x, qtype, importance), expected[1])
 
