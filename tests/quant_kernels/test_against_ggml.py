@@ -6,7 +6,7 @@ Skipped unless GGML_LIBRARY names the library. For a long run: --hypothesis-prof
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -94,8 +94,17 @@ def test_bytes_equal_the_c_library(qtype, ggml, check, data):
     importance = data.draw(importances(shape[1]) if layout.needs_importance else st.none() | importances(shape[1]))
     quantize = ggml.quantize_or_abort if qtype.startswith(MAY_ABORT) else ggml.quantize
     expected = np.concatenate([quantize(row[None], qtype, importance) for row in x])
+    assume(not reads_beyond_a_group(x, qtype, importance))
     check.same_blocks(expected, x, qtype, importance)
     same_weights(expected, qtype, ggml)
+
+
+def reads_beyond_a_group(x, qtype, importance):
+    """Whether errors may overflow in IQ1's search: ggml then looks at the whole grid, with the wrong index for x."""
+    if not qtype.startswith("IQ1"):
+        return False
+    largest = float(np.abs(x).max())
+    return largest**3 * (largest if importance is None else max(1.0, float(importance.max()))) > 1e30
 
 
 @pytest.mark.parametrize("qtype", qk.QTYPES)
