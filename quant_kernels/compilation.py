@@ -19,10 +19,11 @@ _active = False
 
 @contextmanager
 def compiled() -> Iterator[None]:
-    """Within it the kernels of this package are compiled for this machine's CPU, with the same results to the last bit.
+    """Within it the kernels of this package are compiled for this machine's CPU, and several times faster.
 
-    The first use of a format takes up to half a minute; what is compiled is kept for later processes in
-    ~/.cache/llm-quantization-course (or in TORCHINDUCTOR_CACHE_DIR). Tensors on a GPU are worked on as without it.
+    `quantize` and `dequantize` give the same results to the last bit, `matmul` to rounding. The first use of a format
+    takes up to a minute; what is compiled is kept for later processes in ~/.cache/llm-quantization-course (or in
+    TORCHINDUCTOR_CACHE_DIR). Tensors on a GPU are worked on as without it.
 
     Raises RuntimeError where there is no C++ compiler.
 

@@ -8,14 +8,9 @@ from .compilation import is_compiled
 from .formats.block import QType
 from .formats.search import divide, first_extreme, nearest_int
 from .native import function
-from .qtypes import QTYPES, _check_multiple, _check_tensor, _known
+from .qtypes import QTYPES, check_multiple, check_tensor, known
 
 TILE, GPU_TILE = 2**18, 2**22  # float32 numbers that a tile of rows may take: 1 MB, which stays in cache, and 16 MB
-INTEGER = tuple(
-    name
-    for name, layout in QTYPES.items()
-    if layout.block_size in (32, 256) and type(layout).codes is not QType.codes  # the others' weights are no codes
-)
 NATIVE = ("Q8_0", "Q4_0", "Q4_K", "Q6_K")  # formats of matmul.cpp
 FEW = 32  # more tokens go through tiles of floats: unpacking weights then counts for less than multiplying them
 
@@ -27,8 +22,8 @@ def matmul(x: torch.Tensor, data: torch.Tensor, qtype: str, *, integer: bool = F
     device, as `quantize` makes it of W, (m, n). Beyond x, data and y it takes a few MB of memory, and with
     `integer` up to twice as much as x.
 
-    With `integer`, x is quantized too, as by ggml on a CPU: in blocks of 32 to Q8_0 where the format's blocks are of
-    32, in blocks of 256 to Q8_K where they are of 256. The dot products of a block are then of integers, and exact. The
+    With `integer`, x is quantized too, as by ggml on a CPU: in blocks of 256 to Q8_K where the format's blocks are of
+    256, else in blocks of 32 to Q8_0. The dot products of a block are then of integers, and exact. The
     result is that of the float path but for the error of quantizing x; it is not finite where a magnitude in x is above
     8.3e6, for which Q8_0 has no scale.
 
@@ -36,7 +31,7 @@ def matmul(x: torch.Tensor, data: torch.Tensor, qtype: str, *, integer: bool = F
     rounding: in integers always, in float32 by up to 32 tokens. Compiling that takes some seconds, once per machine.
 
     Returns float32 of shape (..., m). NaN in x is no error: its row of y becomes NaN. Raises TypeError or ValueError
-    for other input, for a format that has no integer path, and RuntimeError where compiling fails.
+    for other input, and RuntimeError where compiling fails.
 
     >>> from quant_kernels import quantize
     >>> data = quantize(torch.eye(2, 32) * 8, "Q4_0")
@@ -45,10 +40,8 @@ def matmul(x: torch.Tensor, data: torch.Tensor, qtype: str, *, integer: bool = F
     >>> matmul(torch.arange(3.0, 35.0), data, "Q4_0", integer=True)  # 3 is 11 steps of 34 / 127, 4 is 15
     tensor([23.5684, 32.1387])
     """
-    layout = _known(qtype)
+    layout = known(qtype)
     _check_pair(x, data, layout)
-    if integer and qtype not in INTEGER:
-        raise ValueError(f"{qtype} has no integer path; the formats that have one are {', '.join(INTEGER)}")
     *leading, n = x.shape
     tokens = x.detach().reshape(math.prod(leading), n).float().contiguous()
     y = torch.empty(len(tokens), len(data), device=x.device)
@@ -63,7 +56,7 @@ def matmul(x: torch.Tensor, data: torch.Tensor, qtype: str, *, integer: bool = F
 def float_path(x: torch.Tensor, data: torch.Tensor, layout: QType, y: torch.Tensor) -> None:
     """x W^T into y: x (t, n), data (m, n_bytes), y (t, m)."""
     if len(x) <= FEW and runs_natively(layout, x):
-        call_native(layout, "float", data, x, None, y)
+        call_native(layout, "float", x, data, y)
         return
     step = rows_at_a_time(x, x.shape[1])
     weights = torch.empty(min(step, len(data)), x.shape[1], device=x.device)
@@ -76,11 +69,11 @@ def float_path(x: torch.Tensor, data: torch.Tensor, layout: QType, y: torch.Tens
 
 def integer_path(x: torch.Tensor, data: torch.Tensor, layout: QType, y: torch.Tensor) -> None:
     """As `float_path`, of x as Q8_0 or Q8_K has it."""
-    quantized = quantize_q8_0 if layout.block_size == 32 else quantize_q8_K
-    d, q = (part.reshape(len(x), -1) for part in quantized(x.view(-1, layout.block_size)))  # (t, n / 32 or 256), (t, n)
     if runs_natively(layout, x):
-        call_native(layout, "integer", data, q, d, y)
+        call_native(layout, "integer", x, data, y)
         return
+    quantized, size = (quantize_q8_K, 256) if layout.block_size == 256 else (quantize_q8_0, 32)
+    d, q = (part.reshape(len(x), -1) for part in quantized(x.view(-1, size)))  # (t, n / size), (t, n)
     q = q.float()
     step = rows_at_a_time(x, max(x.shape[1], y.shape[0] * x.shape[1] // 16))
     for start in range(0, len(data), step):
@@ -89,28 +82,30 @@ def integer_path(x: torch.Tensor, data: torch.Tensor, layout: QType, y: torch.Te
 
 
 def integer_tile(data: torch.Tensor, layout: QType, d: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-    """(r, n_bytes) uint8 times d (t, n / block_size), q (t, n), to (t, r): an integer dot product per sub-block.
+    """(r, n_bytes) uint8 times d (t, n / 32 or 256), q (t, n), to (t, r): an integer dot product per part of a row.
 
-    The products are of floats that hold integers. They are exact whatever the order of the sums, as integers below
-    2**24 are: codes - zero are below 2**8, q up to 2**7, and a sub-block has up to 2**8 of them, 2**23 in all. That
-    holds too where torch is told to multiply in bfloat16 or TF32, which have integers up to 2**8.
+    A part is what has one step and one d. The products are of floats that hold integers. They are exact whatever the
+    order of the sums, as integers below 2**24 are: codes - zero are below 2**8, q up to 2**7, and a part has up to 2**8
+    of them, 2**23 in all. That holds too where torch is told to multiply in bfloat16 or TF32, which have integers up to
+    2**8.
     """
     blocks = data.view(-1, layout.type_size)
-    step, offset = (None if part is None else per_row(part, data) for part in layout.steps(blocks))  # (r, n_sub)
-    sub = q.shape[1] // step.shape[1]
-    codes = layout.codes(blocks).reshape(len(data), -1, sub).float() - layout.zero
-    q = q.view(len(q), -1, sub)
-    dots = torch.bmm(q.transpose(0, 1), codes.permute(1, 2, 0))  # (n_sub, t, r)
-    sums = dots * step.T[:, None]
+    step, offset = layout.steps(blocks)
+    n_parts = max(step.numel() // len(data), d.shape[1])
+    q = q.view(len(q), n_parts, -1)
+    codes = layout.codes(blocks).reshape(len(data), n_parts, -1).float() - layout.zero
+    y = torch.bmm(q.transpose(0, 1), codes.permute(1, 2, 0))  # (n_parts, t, r)
+    y *= per_part(step, len(data), n_parts)[:, None]
     if offset is not None:
-        sums += q.sum(-1).T[:, :, None] * offset.T[:, None]
-    scales = d.repeat_interleave(step.shape[1] // d.shape[1], dim=1)  # (t, n_sub)
-    return (sums * scales.T[:, :, None]).sum(0)
+        y += q.sum(-1).T[:, :, None] * per_part(offset, len(data), n_parts)[:, None]
+    y *= per_part(d, len(d), n_parts)[:, :, None]
+    return y.sum(0)
 
 
-def per_row(values: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
-    """(n_blocks, ...) to (r, ...) for r rows of data."""
-    return values.reshape(len(data), -1)
+def per_part(values: torch.Tensor, n_rows: int, n_parts: int) -> torch.Tensor:
+    """What blocks or sub-blocks of rows have one of, to (n_parts, n_rows)."""
+    values = values.reshape(n_rows, -1)
+    return values.repeat_interleave(n_parts // values.shape[1], dim=1).T
 
 
 def quantize_q8_0(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -142,19 +137,16 @@ def runs_natively(layout: QType, x: torch.Tensor) -> bool:
     return is_compiled() and x.device.type == "cpu" and layout.name in NATIVE
 
 
-def call_native(
-    layout: QType, path: str, data: torch.Tensor, x: torch.Tensor, d: torch.Tensor | None, y: torch.Tensor
-) -> None:
-    x, d = x.contiguous(), None if d is None else d.contiguous()
-    function(f"{layout.name}_{path}")(data, x, d, y, len(data), *x.shape, torch.get_num_threads())
+def call_native(layout: QType, path: str, x: torch.Tensor, data: torch.Tensor, y: torch.Tensor) -> None:
+    function(f"{layout.name}_{path}")(data, x, y, len(data), *x.shape, torch.get_num_threads())
 
 
 def _check_pair(x: torch.Tensor, data: torch.Tensor, layout: QType) -> None:
-    _check_tensor("x", x, torch.float32, torch.float16, torch.bfloat16)
-    _check_tensor("data", data, torch.uint8)
+    check_tensor("x", x, torch.float32, torch.float16, torch.bfloat16)
+    check_tensor("data", data, torch.uint8)
     if data.dim() != 2:
         raise ValueError(f"data has {data.dim()} dimensions, not 2: one row of bytes per row of W")
-    _check_multiple(data, layout.type_size, f"{layout.name}'s type size {layout.type_size} (bytes of a block)")
+    check_multiple(data, layout.type_size, f"{layout.name}'s type size {layout.type_size} (bytes of a block)")
     n = data.shape[1] // layout.type_size * layout.block_size
     if x.shape[-1] != n:
         raise ValueError(

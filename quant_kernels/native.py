@@ -15,11 +15,11 @@ from .compilation import cache_folder, compiler
 
 SOURCE = Path(__file__).with_name("matmul.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared")
-ARGUMENTS = [*[ctypes.c_void_p] * 4, *[ctypes.c_size_t] * 3, ctypes.c_int]
+ARGUMENTS = [*[ctypes.c_void_p] * 3, *[ctypes.c_size_t] * 3, ctypes.c_int]
 
 
 def function(name: str) -> Callable:
-    """`Q4_K_integer`, `Q4_K_float` and so on: (data, x, d, y, rows, tokens, n, threads), tensors all contiguous."""
+    """`Q4_K_integer`, `Q4_K_float` and so on: (data, x, y, rows, tokens, n, threads), tensors all contiguous."""
     native = getattr(library(), name)
     native.argtypes, native.restype = ARGUMENTS, None
 

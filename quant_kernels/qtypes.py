@@ -46,9 +46,9 @@ def quantize(x: torch.Tensor, qtype: str, importance: torch.Tensor | None = None
     >>> quantize(torch.tensor([-8.0, -7.0, 0.0, 7.0]).repeat(8), "Q4_0").tolist()  # d = 1.0 is 0x3c00 in fp16
     [0, 60, 0, 17, 136, 255, 0, 17, 136, 255, 0, 17, 136, 255, 0, 17, 136, 255]
     """
-    layout = _known(qtype)
-    _check_tensor("x", x, torch.float32, torch.float16, torch.bfloat16)
-    _check_multiple(x, layout.block_size, f"{layout.name}'s block size {layout.block_size}")
+    layout = known(qtype)
+    check_tensor("x", x, torch.float32, torch.float16, torch.bfloat16)
+    check_multiple(x, layout.block_size, f"{layout.name}'s block size {layout.block_size}")
     if importance is not None:
         importance = _checked_importance(importance, x)
     elif layout.needs_importance:
@@ -80,15 +80,15 @@ def dequantize(data: torch.Tensor, qtype: str) -> torch.Tensor:
     >>> dequantize(quantize(torch.arange(-16.0, 16.0), "Q8_0"), "Q8_0")[:3]  # d = 16 / 127, in fp16 0.12597656
     tensor([-15.9990, -14.9912, -13.9834])
     """
-    layout = _known(qtype)
-    _check_tensor("data", data, torch.uint8)
-    _check_multiple(data, layout.type_size, f"{layout.name}'s type size {layout.type_size} (bytes of a block)")
+    layout = known(qtype)
+    check_tensor("data", data, torch.uint8)
+    check_multiple(data, layout.type_size, f"{layout.name}'s type size {layout.type_size} (bytes of a block)")
     *leading, n_bytes = data.shape
     out = _empty((*leading, n_bytes // layout.type_size * layout.block_size), torch.float32, data.device)
     if data.numel() == 0:
         return out
     blocks, out_blocks = data.reshape(-1, layout.type_size), out.view(-1, layout.block_size)
-    for part in _parts(out_blocks, CHUNK, COMPILED_CHUNK):
+    for part in _parts(out_blocks, CHUNK, COMPILED_CHUNK if layout.fuses else CHUNK):
         layout.dequantize_blocks(blocks[part].contiguous(), out_blocks[part])
     return out
 
@@ -107,13 +107,13 @@ def _empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
     return torch.from_numpy(np.empty(shape, dtype=str(dtype).removeprefix("torch.")))
 
 
-def _known(qtype: str) -> QType:
+def known(qtype: str) -> QType:
     if not isinstance(qtype, str) or qtype not in QTYPES:
         raise ValueError(f"unknown qtype {qtype!r}; known are {', '.join(QTYPES)}")
     return QTYPES[qtype]
 
 
-def _check_tensor(name: str, value: torch.Tensor, *dtypes: torch.dtype) -> None:
+def check_tensor(name: str, value: torch.Tensor, *dtypes: torch.dtype) -> None:
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name} is a {type(value).__name__}, not a torch.Tensor")
     if value.dtype not in dtypes:
@@ -122,14 +122,14 @@ def _check_tensor(name: str, value: torch.Tensor, *dtypes: torch.dtype) -> None:
         raise ValueError(f"{name} has 0 dimensions, at least 1 is needed")
 
 
-def _check_multiple(value: torch.Tensor, size: int, what: str) -> None:
+def check_multiple(value: torch.Tensor, size: int, what: str) -> None:
     if value.shape[-1] % size:
         raise ValueError(f"last dimension {value.shape[-1]} is not a multiple of {what}")
 
 
 def _checked_importance(importance: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """The importance of every weight, float32 (n_rows, n) on x's device, without copying what is broadcast."""
-    _check_tensor("importance", importance, torch.float32, torch.float16, torch.bfloat16, torch.float64)
+    check_tensor("importance", importance, torch.float32, torch.float16, torch.bfloat16, torch.float64)
     importance = importance.detach().to(x.device, torch.float32)
     refused = ~importance.isfinite() | (importance < 0)
     if refused.any():

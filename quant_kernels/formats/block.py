@@ -2,12 +2,11 @@
 
 import math
 from abc import ABC, abstractmethod
-from contextlib import nullcontext
 from typing import ClassVar
 
 import torch
 
-from ..compilation import compilable, eagerly
+from ..compilation import compilable
 
 
 class QType(ABC):
@@ -76,8 +75,10 @@ class QType(ABC):
 
     def dequantize_blocks(self, data: torch.Tensor, out: torch.Tensor) -> None:
         """(n_blocks, type_size) uint8 into `out`, (n_blocks, block_size) float32."""
-        with nullcontext() if self.fuses else eagerly():
+        if self.fuses:
             spread(data, *stored_steps(data, self), out, self)
+        else:
+            multiply(self.codes(data), *self.steps(data), out, self.zero)
 
     def error_weights(self, rows: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
         """How much the error of each weight counts in the search for a scale: (n_rows, n), all three."""
@@ -114,11 +115,18 @@ def spread(
     data: torch.Tensor, step: torch.Tensor, offset: torch.Tensor | None, out: torch.Tensor, layout: QType
 ) -> None:
     """step * (code - zero) + offset into `out`, (n_blocks, block_size); step and offset are (n_blocks, n_sub)."""
-    codes = layout.codes(data)
+    multiply(layout.codes(data), step, offset, out, layout.zero)
+
+
+@compilable(dim=0)
+def multiply(
+    codes: torch.Tensor, step: torch.Tensor, offset: torch.Tensor | None, out: torch.Tensor, zero: int
+) -> None:
+    """As `spread`, of codes (n_blocks, ...)."""
     x = out.view(codes.shape)
     x.copy_(codes)
-    if layout.zero:
-        x.sub_(layout.zero)
+    if zero:
+        x.sub_(zero)
     x.mul_(over_sub_blocks(step, codes))
     if offset is not None:
         x.add_(over_sub_blocks(offset, codes))
