@@ -38,10 +38,11 @@ def quantize(x: torch.Tensor, qtype: str, importance: torch.Tensor | None = None
 
     x: float32, float16 or bfloat16 of shape (..., n), on any device; n is a multiple of the format's block size.
     importance: float of shape (n,), or broadcastable to x: how much the squared error of each weight counts, as in
-    llama.cpp's importance matrix. Q8_0, TQ1_0, TQ2_0, MXFP4 and NVFP4, which search for no scale, have no use for it.
+    llama.cpp's importance matrix. IQ1_S, IQ2_XXS and IQ2_XS need it; Q8_0, Q1_0, Q2_0, TQ1_0, TQ2_0, MXFP4 and NVFP4,
+    which search for no scale, have no use for it.
 
     Returns uint8 of shape (..., n / block_size * type_size). Raises TypeError or ValueError for input that the format
-    cannot hold, NaN, Inf and scales beyond fp16 included.
+    cannot hold, NaN, Inf and scales beyond fp16 included. Source: `ggml_quantize_chunk` of ggml.
 
     >>> quantize(torch.tensor([-8.0, -7.0, 0.0, 7.0]).repeat(8), "Q4_0").tolist()  # d = 1.0 is 0x3c00 in fp16
     [0, 60, 0, 17, 136, 255, 0, 17, 136, 255, 0, 17, 136, 255, 0, 17, 136, 255]
@@ -76,6 +77,7 @@ def dequantize(data: torch.Tensor, qtype: str) -> torch.Tensor:
     data: uint8 of shape (..., n_bytes), on any device; n_bytes is a multiple of the format's type size.
 
     Returns float32 of shape (..., n_bytes / type_size * block_size). Raises TypeError or ValueError for other input.
+    Source: the `dequantize_row_` functions of ggml.
 
     >>> dequantize(quantize(torch.arange(-16.0, 16.0), "Q8_0"), "Q8_0")[:3]  # d = 16 / 127, in fp16 0.12597656
     tensor([-15.9990, -14.9912, -13.9834])

@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import shutil
 from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from hypothesis import settings
 
 import quant_kernels as qk
 from course.fetch import SOURCES, cache_folder, is_whole
+from quant_kernels import compilation, native
 
 # pytest tests/quant_kernels/test_against_ggml.py --hypothesis-profile thorough
 settings.register_profile("thorough", max_examples=10_000, deadline=None)
@@ -207,3 +209,16 @@ def ggml():
 def check():
     """The assertions on bytes and weights."""
     return SimpleNamespace(same_blocks=same_blocks, golden_bytes=golden_bytes, dequantize_as_gguf=dequantize_as_gguf)
+
+
+@pytest.fixture(scope="module")
+def machine_code(tmp_path_factory):
+    """Compiles matmul.cpp anew, into a folder of its own."""
+    if not any(map(shutil.which, compilation.COMPILERS)):
+        pytest.skip("there is no C++ compiler")
+    folder = tmp_path_factory.mktemp("compiled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
+        native.library.cache_clear()
+        yield folder
+    native.library.cache_clear()
