@@ -49,10 +49,12 @@ lint: $(SETUP) ## style
 
 unit: $(SETUP) ## the unit tests
 	$(call need,bwrap,bubblewrap)
+	$(call need,g++,g++)
 	@$(BIN)/course fetch smollm2 >/dev/null
 	@$(BIN)/pytest -q
 
 compiled: $(SETUP) ## the kernels through torch.compile: the same bits
+	$(call need,g++,g++)
 	@$(BIN)/pytest -q -m compiles
 
 notebooks: $(SETUP) ## release/ equals source/; all sample answers get what they deserve; the notebooks run

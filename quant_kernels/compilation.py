@@ -3,6 +3,7 @@
 import functools
 import os
 import shutil
+import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,13 +26,14 @@ def compiled() -> Iterator[None]:
     takes up to a minute; what is compiled is kept for later processes in ~/.cache/llm-quantization-course (or in
     TORCHINDUCTOR_CACHE_DIR). Tensors on a GPU are worked on as without it.
 
-    Raises RuntimeError where there is no C++ compiler.
+    Raises RuntimeError where there is no C++ compiler, or none of Python's own headers, which compiled steps include.
 
     >>> with compiled():
     ...     pass  # quantize, dequantize, matmul
     """
     global _active
     compiler()
+    headers()
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder()))
     before, _active = _active, True
     try:
@@ -47,6 +49,16 @@ def compiler() -> str:
         if path := shutil.which(name):
             return path
     raise RuntimeError(f"compiled() needs a C++ compiler, one of {', '.join(COMPILERS)}; none is in PATH")
+
+
+def headers() -> Path:
+    """The folder of Python.h."""
+    folder = Path(sysconfig.get_path("include"))
+    if not (folder / "Python.h").is_file():
+        raise RuntimeError(
+            f"compiled() needs Python's headers; {folder} has no Python.h (Debian's package: python3-dev)"
+        )
+    return folder
 
 
 def cache_folder() -> Path:

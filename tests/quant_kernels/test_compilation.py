@@ -1,6 +1,7 @@
 """What `compiled` changes: the speed, and no bit."""
 
 import shutil
+import sysconfig
 
 import numpy as np
 import pytest
@@ -37,6 +38,13 @@ def test_within_it_steps_are_compiled(monkeypatch):
 def test_it_ends_with_an_error_too():
     with pytest.raises(ValueError, match="unknown qtype"), qk.compiled():
         qk.quantize(torch.zeros(32), "Q9_9")
+    assert not is_compiled()
+
+
+def test_without_headers_it_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    with pytest.raises(RuntimeError, match="has no Python.h"), qk.compiled():
+        pass
     assert not is_compiled()
 
 
