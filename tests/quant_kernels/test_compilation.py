@@ -43,7 +43,7 @@ def test_it_ends_with_an_error_too():
 
 def test_without_headers_it_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
-    with pytest.raises(RuntimeError, match="has no Python.h"), qk.compiled():
+    with pytest.raises(RuntimeError, match=r"has no Python\.h"), qk.compiled():
         pass
     assert not is_compiled()
 
