@@ -25,4 +25,6 @@ def run(options: argparse.Namespace) -> None:
         script = FOLDER / f"bench_{name}.py"
         if not script.is_file():
             raise ValueError(f"there is no {script}: the benchmarks are in the source checkout, not in the package")
-        subprocess.run([sys.executable, script, "--rounds", str(options.rounds)], check=True)
+        done = subprocess.run([sys.executable, script, "--rounds", str(options.rounds)])
+        if done.returncode:
+            raise ValueError(f"{script.name} ended with exit code {done.returncode}")

@@ -12,7 +12,12 @@ from quant_kernels.commands import bench
 @pytest.fixture
 def runs(monkeypatch):
     commands = []
-    monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
+
+    def run(command):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, returncode=0)
+
+    monkeypatch.setattr(subprocess, "run", run)
     return commands
 
 
@@ -31,6 +36,12 @@ def test_without_the_checkout_there_is_one_line(runs, monkeypatch, tmp_path, cap
     assert main(["bench", "--rounds", "0"]) == 2
     assert "--rounds is 0" in capsys.readouterr().err
     assert not runs
+
+
+def test_a_benchmark_that_fails_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(subprocess, "run", lambda command: subprocess.CompletedProcess(command, returncode=3))
+    assert main(["bench", "matmul"]) == 2
+    assert "bench_matmul.py ended with exit code 3" in capsys.readouterr().err
 
 
 def test_the_table_of_one_format():
