@@ -90,8 +90,8 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--html", type=Path, help="default: report.html in the course directory")
     course_dir(report)
 
-    fetch = command("fetch", run_fetch, "Fetch a model; the last line printed is its path.")
-    fetch.add_argument("model", help="smollm2")
+    fetch = command("fetch", run_fetch, "Fetch a model or a text; the last line printed is its path.")
+    fetch.add_argument("name", help="course-model, smollm2, evaluation-text, calibration-text")
 
     study = command("study", run_study, "Copy the released notebooks into a study folder; your own edits are kept.")
     study.add_argument("folder", type=Path, nargs="?", default=Path("study"), help="default: study")
@@ -197,7 +197,7 @@ def run_report(options: argparse.Namespace) -> int:
 def run_fetch(options: argparse.Namespace) -> int:
     from .fetch import fetch
 
-    print(fetch(options.model))
+    print(fetch(options.name))
     return 0
 
 
@@ -242,7 +242,7 @@ def run_demo(options: argparse.Namespace) -> int:
     from .fetch import fetch
     from .report import report
 
-    console.print(f"model: {fetch('smollm2')}", highlight=False, soft_wrap=True)
+    console.print(f"model: {fetch('course-model')}", highlight=False, soft_wrap=True)
     with progress_bar() as update:
         outcomes = demo(
             options.folder, source_dir=ROOT / "source", answers_dir=ROOT / "tests" / "answers", on_step=update

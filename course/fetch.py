@@ -1,4 +1,7 @@
-"""Brings a real model into the user's cache folder: `course fetch smollm2`."""
+"""Brings models and texts: `course fetch course-model`, `course fetch smollm2`, `course fetch evaluation-text`.
+
+The course model lies in this package. A real model is downloaded once into the user's cache folder.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from course.texts import calibration_text, evaluation_text
+
 CACHE_VARIABLE = "LLM_QUANT_COURSE_CACHE"
 QUIET_SECONDS = 2.0  # a bar is drawn only for what takes longer
 POLL_SECONDS = 0.2
 CHUNK_BYTES = 1 << 20
 LAST_LINES = 8  # of pip's, in an error message
+
+
+COURSE_MODEL = Path(__file__).parent / "model" / "course-model-F16.gguf"
+TEXTS = {"evaluation-text": evaluation_text, "calibration-text": calibration_text}
 
 
 class FetchError(Exception):
@@ -61,21 +70,36 @@ SOURCES = {
 
 
 def fetch(name: str, *, cache: Path | None = None) -> Path:
-    """Returns the path of the model's GGUF in the cache folder, where it is brought first if it is not there whole.
+    """Returns the path of a model's GGUF or of a text's file; what is not in this package is brought if need be.
 
-    name: a key of SOURCES. cache: the folder; by default $LLM_QUANT_COURSE_CACHE, else the user's cache folder.
+    name: "course-model", a key of TEXTS, or a key of SOURCES. cache: the folder that is brought to; by default
+    $LLM_QUANT_COURSE_CACHE, else the user's cache folder.
     Raises FetchError for an unknown name, no internet, a full disk, or contents with another hash than the recorded.
     """
-    if name not in SOURCES:
-        raise FetchError(f"unknown model {name!r}; known: {', '.join(SOURCES)}")
-    source = SOURCES[name]
+    if name == "course-model":
+        return COURSE_MODEL
+    if name not in TEXTS | SOURCES:
+        raise FetchError(f"unknown name {name!r}; known: course-model, {', '.join([*SOURCES, *TEXTS])}")
     folder = (cache or cache_folder()).absolute()
+    try:
+        return write_text(name, folder) if name in TEXTS else fetch_model(SOURCES[name], folder)
+    except OSError as error:
+        raise FetchError(f"cannot bring {name} into {folder}: {error}") from error
+
+
+def write_text(name: str, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{name}.txt"
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".part-", delete=False) as part:
+        part.write(TEXTS[name]().encode())
+    os.replace(part.name, target)
+    return target
+
+
+def fetch_model(source: Source, folder: Path) -> Path:
     target = folder / source.file_name
     if not is_whole(target, source):
-        try:
-            bring(source, target)
-        except OSError as error:
-            raise FetchError(f"cannot bring {name} into {folder}: {error}") from error
+        bring(source, target)
     return target
 
 

@@ -172,8 +172,8 @@ def test_disk_that_fills_up_meanwhile_is_named(quick, tmp_path, monkeypatch):
         fetch("tiny", cache=tmp_path)
 
 
-def test_unknown_model_is_named(tmp_path):
-    with pytest.raises(FetchError, match="unknown model 'smollm3'; known: smollm2"):
+def test_unknown_name_is_answered_with_the_known_ones(tmp_path):
+    with pytest.raises(FetchError, match="unknown name 'smollm3'; known: course-model, smollm2"):
         fetch("smollm3", cache=tmp_path)
 
 
