@@ -6,6 +6,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 SETUP := .venv/.complete
 TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
+TEXTS = --text "$$($(BIN)/course fetch evaluation-text)" --calibrate "$$($(BIN)/course fetch calibration-text)"
 ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 
 # $(call need,PROGRAM,DEBIAN PACKAGE): install what is missing when root, else name it
@@ -16,7 +17,7 @@ define need
 	else echo "this target needs $(2); on Debian: apt-get install $(2)"; exit 1; fi; }
 endef
 
-.PHONY: help setup demo lab test lint unit compiled notebooks browser bench release
+.PHONY: help setup demo lab mixes test lint unit compiled notebooks browser bench release
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
@@ -40,6 +41,11 @@ lab: $(SETUP) ## open JupyterLab on study/, your own copies of the notebooks
 
 release: $(SETUP) ## make release/ from source/
 	@$(BIN)/course build
+
+mixes: $(SETUP) ## every mix of both models: size, perplexity, KL divergence, top-1, and a picture of each in mixes/
+	@mkdir -p mixes
+	@$(BIN)/python -m quant_kernels mixes "$$($(BIN)/course fetch course-model)" $(TEXTS) --windows 32 --plot mixes/course-model.svg
+	@$(BIN)/python -m quant_kernels mixes "$$($(BIN)/course fetch smollm2)" $(TEXTS) --windows 8 --plot mixes/smollm2.svg --allow-requantize
 
 test: lint unit compiled notebooks demo browser ## everything that must hold
 

@@ -109,8 +109,8 @@ Licence: Apache-2.0. Written by `python -m course.model`, which trains it anew.
 ## Training
 
 {steps} steps, {tokens:.1f} million tokens, about one pass over the data. Muon for the matrices of the blocks, AdamW \
-for the embedding and the gains; matrix products in bfloat16, all else in float32; seeded. No paragraph occurs twice, and \
-none shares ten words in a row with the evaluation text.
+for the embedding and the gains; matrix products in bfloat16, all else in float32; seeded. No paragraph occurs \
+twice, and none shares ten words in a row with the evaluation text.
 
 ## Quality
 

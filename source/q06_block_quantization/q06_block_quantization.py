@@ -1409,15 +1409,11 @@ for case, x in choices.items():
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# ## Experiment: your quantizer on a real model
+# ## Experiment: your quantizer on whole models
 #
-# SmolLM2-135M-Instruct (Apache-2.0) has 30 layers. You quantize its weight matrices with **your** functions of (a) and (b), look at the error
-# of each kind of tensor, and then at what the model loses. None of this is graded.
-#
-# A trap comes with this file: its matrices were already quantized to **Q4_1** (the embedding to Q8_0) before they got here. In every
-# block of 32 the weights take at most 16 values, min + d · q. A second quantization to the *same* grid finds them again, and one
-# to any other grid has to miss them. So Q4_1 will look better than Q8_0 here, with fewer bits. That says something about
-# the file and nothing about the formats: **never rank formats on weights that were quantized before.**
+# The course model is a Llama of 8 layers that the course trained itself, stored as F16 and never quantized. You quantize its weight
+# matrices with **your** functions of (a) and (b), look at the error of each kind of tensor, and then at what the model loses. After that comes a
+# model with a trap. None of this is graded.
 
 # %% tags=["experiment"]
 import matplotlib.pyplot as plt
@@ -1425,9 +1421,15 @@ import torch
 
 import quant_kernels as qk
 from course.fetch import fetch
+from course.texts import evaluation_text
 
-model = qk.load_model(fetch("smollm2"))
-matrices = {name: weight for name, weight in model.weights().items() if name.startswith("blk.")}
+
+def matrices_of(model):
+    return {name: weight for name, weight in model.weights().items() if name.startswith("blk.")}
+
+
+model = qk.load_model(fetch("course-model"))
+matrices = matrices_of(model)
 count = sum(weight.numel() for weight in matrices.values())
 print(f"{len(matrices)} matrices in {model.config.n_layer} layers, {count / 1e6:.1f} million weights")
 
@@ -1447,62 +1449,64 @@ def library_q4_1(weight):
     return qk.dequantize(qk.quantize(weight, "Q4_1"), "Q4_1")
 
 
+def error_of(weights, there_and_back):
+    """Relative RMSE over all the weights, in percent."""
+    missed = sum((there_and_back(weight) - weight).square().sum() for weight in weights)
+    return 100 * (missed / sum(weight.square().sum() for weight in weights)).sqrt().item()
+
+
 schemes = {
     "Q8_0 (yours, 8.5 bits)": your_q8_0,
     "Q4_0 (yours, 4.5 bits)": your_q4_0,
-    "Q4_1 (the file's own, 5.0 bits)": library_q4_1,
+    "Q4_1 (library, 5.0 bits)": library_q4_1,
 }
 kinds = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"]
-measured = {}
-for scheme, there_and_back in schemes.items():
-    for kind in kinds:
-        ours = [weight for name, weight in matrices.items() if f".{kind}." in name]
-        missed = sum((there_and_back(weight) - weight).square().sum() for weight in ours)
-        measured[scheme, kind] = 100 * (missed / sum(weight.square().sum() for weight in ours)).sqrt().item()
-
-embedding = model.weights()["token_embd.weight"]
-for scheme, there_and_back in schemes.items():
-    measured[scheme, "token_embd"] = (
-        100 * ((there_and_back(embedding) - embedding).norm() / embedding.norm()).item()
-    )
+groups = {kind: [weight for name, weight in matrices.items() if f".{kind}." in name] for kind in kinds}
+groups["token_embd"] = [model.weights()["token_embd.weight"]]
 
 figure, axes = plt.subplots(figsize=(10, 4))
-for i, scheme in enumerate(schemes):
-    heights = [measured[scheme, kind] for kind in [*kinds, "token_embd"]]
+for i, (scheme, there_and_back) in enumerate(schemes.items()):
+    heights = [error_of(weights, there_and_back) for weights in groups.values()]
     bars = axes.bar([place + 0.27 * (i - 1) for place in range(8)], heights, width=0.27, label=scheme)
     axes.bar_label(bars, fmt="%.2g", fontsize=8, padding=2)
-axes.set_xticks(range(8), [*kinds, "token_embd"])
-axes.set(ylabel="relative RMSE, %", title="SmolLM2-135M-Instruct: error per tensor type", ylim=(0, 14))
+axes.set_xticks(range(8), groups)
+axes.set(ylabel="relative RMSE, %", title="The course model: error per tensor type", ylim=(0, 14))
 axes.legend(loc="upper center", ncols=3, fontsize=8.5, frameon=False)
 plt.show()
 
 # %% [markdown]
-# Read the plot against the targets of (f). Which of the three differs from what it reaches on N(0, 1), and why does `token_embd` not
-# follow the others?
+# Read the plot against the targets of (f): how far are these weights from N(0, 1)?
 #
 # Now the perplexity, by llama-perplexity's convention: windows of 512 tokens, the second half of each scored. The text is
-# Python's own language reference. A few windows leave a wide standard error; all three figures are over the *same* tokens, so their
-# differences are surer than the ± says.
+# Python's own language reference, which the model was never trained on. All figures are over the *same* tokens, so that their
+# differences are surer than each ± says.
 
 # %% tags=["experiment"]
-from pydoc_data.topics import topics
+WINDOWS = 16  # more are more exact and slower
 
-WINDOWS = 4  # more are more exact and slower
-
-text = "\n\n".join(topics[name] for name in sorted(topics))
-tokens = model.tokenizer.encode(text[:40_000])[: 512 * WINDOWS]
-candidates = {"as in the file (Q4_1)": None, "your Q8_0": your_q8_0, "your Q4_0": your_q4_0}
-for label, there_and_back in candidates.items():
+tokens = model.tokenizer.encode(evaluation_text())[: 512 * WINDOWS]
+for label, there_and_back in {"as trained (F16)": None, **schemes}.items():
     replaced = {name: there_and_back(weight) for name, weight in matrices.items()} if there_and_back else {}
     with model.replaced(replaced):
         result = qk.perplexity(model, tokens, n_ctx=512)
     print(
-        f"{label:22}  perplexity {result.value:7.4f} ± {result.standard_error:.4f}   ({result.tokens_scored} tokens scored)"
+        f"{label:24}  perplexity {result.value:8.4f} ± {result.standard_error:.4f}   ({result.tokens_scored} tokens scored)"
     )
 
 # %% [markdown]
-# Then ask yourself: is the loss with your Q4_0 what Q4_0 costs a model of this size? (No: it is the cost of Q4_0 *after* Q4_1. Both
-# roundings are in it.) What would you need for a fair figure?
+# **The trap.** SmolLM2-135M-Instruct (Apache-2.0, a download of 93 MB) comes as a file whose matrices were already quantized to **Q4_1**.
+# In every block of 32 the weights take at most 16 values, min + d · q. A second quantization to the *same* grid finds them
+# again, and one to any other grid has to miss them. Predict the order of the three errors before you run the cell.
+
+# %% tags=["experiment"]
+smollm2 = matrices_of(qk.load_model(fetch("smollm2")))
+for scheme, there_and_back in schemes.items():
+    print(f"{scheme:26} {error_of(smollm2.values(), there_and_back):7.3f} %")
+
+# %% [markdown]
+# Q4_1 looks better than Q8_0 here, with fewer bits. That says something about the file and nothing about the formats: **never
+# rank formats on weights that were quantized before.** And the loss that you would measure with your Q4_0 on this model is not
+# what Q4_0 costs a model of its size: it is the cost of Q4_0 *after* Q4_1, with both roundings in it.
 
 # %% [markdown]
 # ## Rubric
