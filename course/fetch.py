@@ -90,9 +90,10 @@ def fetch(name: str, *, cache: Path | None = None) -> Path:
 def write_text(name: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{name}.txt"
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".part-", delete=False) as part:
-        part.write(TEXTS[name]().encode())
-    os.replace(part.name, target)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as parts:
+        part = Path(parts) / target.name
+        part.write_bytes(TEXTS[name]().encode())
+        os.replace(part, target)
     return target
 
 

@@ -172,6 +172,29 @@ def test_disk_that_fills_up_meanwhile_is_named(quick, tmp_path, monkeypatch):
         fetch("tiny", cache=tmp_path)
 
 
+def test_course_model_is_in_the_package(tmp_path):
+    assert fetch("course-model", cache=tmp_path) == Path(module.__file__).parent / "model" / "course-model-F16.gguf"
+    assert not list(tmp_path.iterdir())
+
+
+def test_texts_are_written_whole(tmp_path):
+    for name, text in module.TEXTS.items():
+        path = fetch(name, cache=tmp_path)
+        assert path == tmp_path / f"{name}.txt"
+        assert path.read_text(encoding="utf-8") == text()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_text_that_does_not_fit_leaves_nothing(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.os, "replace", full)
+    with pytest.raises(FetchError, match="cannot bring evaluation-text into .*No space left"):
+        fetch("evaluation-text", cache=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_unknown_name_is_answered_with_the_known_ones(tmp_path):
     with pytest.raises(FetchError, match="unknown name 'smollm3'; known: course-model, smollm2"):
         fetch("smollm3", cache=tmp_path)
