@@ -190,7 +190,7 @@ def test_text_that_does_not_fit_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module.os, "replace", full)
-    with pytest.raises(FetchError, match="cannot bring evaluation-text into .*No space left"):
+    with pytest.raises(FetchError, match=r"cannot bring evaluation-text into .*No space left"):
         fetch("evaluation-text", cache=tmp_path)
     assert not list(tmp_path.iterdir())
 
