@@ -17,7 +17,7 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 from course.fetch import COURSE_MODEL
 from course.model.card import measure, write_card
 from course.model.data import prepare
-from course.model.train import SEQUENCES, Training
+from course.model.train import Training
 from course.texts import evaluation_text
 from quant_kernels.measures.perplexity import perplexity_of_text
 from quant_kernels.models.gguf_file import load_model
@@ -25,7 +25,7 @@ from quant_kernels.models.gguf_writer import save_gguf
 from quant_kernels.models.llama import Config, Llama
 
 CONFIG = Config(n_layer=8, n_head=4, n_head_kv=4, n_embd=256, n_ff=768, n_ctx=512, vocab=4096, head_dim=64, tied=True)
-STEPS = 3000
+STEPS = 2400
 ABOUT = {
     "general.name": "LLM quantization course model",
     "general.license": "apache-2.0",
@@ -46,7 +46,7 @@ def main() -> None:
     whole = perplexity_of_text(model, evaluation_text())
     found = measure(model, options.folder, console.print)
     card = options.out.with_name("MODEL_CARD.md")
-    write_card(card, model, training.losses, SEQUENCES * CONFIG.n_ctx, whole, found)
+    write_card(card, options.out, model, training, whole, found)
     console.print(f"{options.out}\n{card}", highlight=False, soft_wrap=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from itertools import pairwise
@@ -12,6 +13,7 @@ import numpy as np
 from course.fetch import fetch
 from course.model.ngram import NGram
 from course.model.text import packages
+from course.model.train import SEQUENCES, Training
 from course.texts import evaluation_text
 from quant_kernels.measures.perplexity import TextPerplexity, perplexity_of_text
 from quant_kernels.models.gguf_file import load_model
@@ -52,24 +54,27 @@ def ngram_bits_per_byte(ngram: NGram, tokenizer: Tokenizer, text: str) -> float:
 
 def write_card(
     path: Path,
+    file: Path,
     model: Llama,
-    losses: list[float],
-    tokens_per_step: int,
+    training: Training,
     whole: TextPerplexity,
     found: dict[str, dict[str, float]],
 ) -> None:
     """Writes the model card: what the model is, its data with their licences, its training, and what it reaches.
 
-    losses: of every step, in nats per token. whole: the perplexity of all of the evaluation text.
+    file: the model's GGUF. whole: the perplexity of all of the evaluation text. found: what `measure` returns.
     """
     config, size = model.config, sum(weight.numel() for weight in model.weights().values())
-    steps = len(losses)
+    tokens = len(training.losses) * SEQUENCES * training.n_ctx
     sections = [
         CARD.format(
+            file=file.name,
+            sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
             size=size / 1e6,
             config=config,
-            steps=steps,
-            tokens=steps * tokens_per_step / 1e6,
+            steps=len(training.losses),
+            tokens=tokens / 1e6,
+            passes=tokens / len(training.tokens),
             whole=whole,
             evaluated=EVALUATED,
             n_ctx=N_CTX,
@@ -81,7 +86,7 @@ def write_card(
             for who in next(iter(found.values()))
         ),
         "\n## Training loss\n\nMean over the steps up to each, in nats per token.\n\n| steps | loss |\n|--:|--:|",
-        *(f"| {last} | {mean:.3f} |" for last, mean in curve(losses)),
+        *(f"| {last} | {mean:.3f} |" for last, mean in curve(training.losses)),
         "\n## Data\n\nDocumentation and docstrings of these source distributions on PyPI, each under its licence:\n",
         "| file | licence |\n|:--|:--|",
         *(f"| {package.file} | {package.licence} |" for package in packages()),
@@ -104,12 +109,12 @@ A Llama of {size:.2f} million weights that the notebooks quantize: {config.n_lay
 vocabulary of {config.vocab} that is both embedding and output (tied). Every matrix dimension is a multiple of 256, so \
 that every K- and I-quant of ggml applies. It continues technical English; it knows nothing and answers nothing.
 
-Licence: Apache-2.0. Written by `python -m course.model`, which trains it anew.
+Licence: Apache-2.0. Written by `python -m course.model`, which trains it anew. `{file}` has sha256 `{sha256}`.
 
 ## Training
 
-{steps} steps, {tokens:.1f} million tokens, about one pass over the data. Muon for the matrices of the blocks, AdamW \
-for the embedding and the gains; matrix products in bfloat16, all else in float32; seeded. No paragraph occurs \
+{steps} steps, {tokens:.1f} million tokens, {passes:.2f} passes over the data. Muon for the matrices of the blocks, \
+AdamW for the embedding and the gains; matrix products in bfloat16, all else in float32; seeded. No paragraph occurs \
 twice, and none shares ten words in a row with the evaluation text.
 
 ## Quality

@@ -1,6 +1,7 @@
 """The model card: its figures are those that were measured."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -38,10 +39,13 @@ def test_card_says_what_was_measured(tmp_path):
     whole = TextPerplexity(20.5, 0.25, 100, 4, 512, None, 302.0, 350, 60, 302 / math.log(2) / 350, 153.0)
     found = {"one text": {"the model": 1.25, "a yardstick": 2.5}, "another": {"the model": 1.5, "a yardstick": 3.0}}
     path = tmp_path / "CARD.md"
-    write_card(path, Llama(CONFIG), [3.0] * 16 + [2.0] * 16, 1000, whole, found)
+    training = SimpleNamespace(losses=[3.0] * 16 + [2.0] * 16, tokens=range(1_000_000), n_ctx=512)
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    write_card(path, tmp_path / "m.gguf", Llama(CONFIG), training, whole, found)
     card = path.read_text()
     assert "20.500 ± 0.250 per token, 1.245 bits per byte" in card
     assert "| the model | 1.250 | 1.500 |" in card and "| a yardstick | 2.500 | 3.000 |" in card
-    assert "32 steps, 0.0 million tokens" in card and "| 32 | 2.000 |" in card
+    assert "32 steps, 0.3 million tokens, 0.26 passes" in card and "| 32 | 2.000 |" in card
     assert "| numpy-" in card and "BSD-3-Clause" in card
+    assert "`m.gguf` has sha256 `" in card
     assert not list(tmp_path.glob("*.part"))
