@@ -9,32 +9,50 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def add(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("perplexity", help="perplexity of a GGUF model on a text, as llama-perplexity does")
     command.add_argument("model", type=Path, metavar="MODEL.gguf")
-    command.add_argument("--text", type=Path, required=True, metavar="FILE", help="UTF-8 text")
-    command.add_argument("--n-ctx", type=int, default=512, metavar="N", help="tokens per window (512)")
-    command.add_argument("--json", action="store_true", help="print JSON")
+    add_text(command)
+    command.add_argument("--stride", type=int, metavar="N", help="windows begin every N tokens and score what is new")
     command.set_defaults(run=run)
 
 
+def add_text(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--text", type=Path, required=True, metavar="FILE", help="UTF-8 text")
+    command.add_argument("--n-ctx", type=int, default=512, metavar="N", help="tokens per window (512)")
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
 def run(options: argparse.Namespace) -> None:
-    from quant_kernels.measures.perplexity import perplexity
+    from quant_kernels.measures.perplexity import perplexity_of_text
     from quant_kernels.models.gguf_file import load_model
 
     text = read_text(options.text)
     model = load_model(options.model)
-    tokens = model.tokenizer.encode(text, add_special=True)
     with progress_bar("windows") as advance:
-        result = perplexity(model, tokens, options.n_ctx, progress=advance)
+        result = perplexity_of_text(model, text, options.n_ctx, stride=options.stride, progress=advance)
     if options.json:
-        # JSON has no NaN, which a broken model scores
-        print(json.dumps({k: v if math.isfinite(v) else None for k, v in dataclasses.asdict(result).items()}))
-    else:
-        scored = f"{result.tokens_scored} tokens scored in {result.windows} windows of {result.n_ctx}"
-        print(f"perplexity {result.value:.4f} +/- {result.standard_error:.5f} ({scored})")
+        print(to_json(result))
+        return
+    stride = f", one every {result.stride}" if result.stride else ""
+    scored = f"{result.tokens_scored} tokens scored in {result.windows} windows of {result.n_ctx}{stride}"
+    print(f"perplexity {result.value:.4f} +/- {result.standard_error:.5f} ({scored})")
+    units = f"{result.bytes_scored} bytes, {result.words_scored} words"
+    print(f"bits per byte {result.bits_per_byte:.4f}, word perplexity {result.word_perplexity:.4f} ({units})")
+
+
+def to_json(result: Any) -> str:
+    """A dataclass as JSON, which has no NaN: that is null, as is what has no value."""
+    return json.dumps(without_nan(dataclasses.asdict(result)), allow_nan=False)
+
+
+def without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_text(path: Path) -> str:

@@ -1,1 +1,1 @@
-"""Measures of a model or a function: perplexity, peak memory."""
+"""Measures of a model or a function: perplexity, divergence from a base, importance, errors, peak memory."""

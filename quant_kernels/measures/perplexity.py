@@ -1,19 +1,20 @@
-"""Perplexity as llama.cpp's llama-perplexity computes it, so that the figures can be laid side by side."""
+"""Perplexity as llama.cpp's llama-perplexity computes it, or over strided windows; per token, byte and word."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from quant_kernels.measures.overlap import calibration_sketch, check_overlap
+from quant_kernels.measures.units import count_units
+from quant_kernels.measures.windows import Plan, plan_windows
 from quant_kernels.models.llama import Llama
-
-BATCH_TOKENS = 1024  # tokens per forward pass: more is no faster on a CPU, and 49152 logits each take 200 MB
 
 MAX_EXPONENT = math.log(sys.float_info.max)
 
@@ -27,6 +28,18 @@ class Perplexity:
     tokens_scored: int
     windows: int
     n_ctx: int
+    stride: int | None  # None: llama-perplexity's windows
+    nats: float  # the sum of the negative log-likelihoods
+
+
+@dataclass(frozen=True)
+class TextPerplexity(Perplexity):
+    """A perplexity with what the scored tokens stand for, which makes it comparable across tokenizers."""
+
+    bytes_scored: int
+    words_scored: int  # words that begin in a scored token
+    bits_per_byte: float
+    word_perplexity: float
 
 
 def perplexity(
@@ -34,6 +47,7 @@ def perplexity(
     tokens: Sequence[int] | Tensor,
     n_ctx: int = 512,
     *,
+    stride: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Perplexity:
     """Returns exp of the mean negative log-likelihood of the second half of every window of n_ctx tokens.
@@ -42,10 +56,18 @@ def perplexity(
     n_ctx // 2 to n_ctx - 2 score the token that follows each: n_ctx - n_ctx // 2 - 1 tokens, for which the model
     sees at least half a window. A loaded model's `config.bos_id`, if set, replaces each first token.
 
-    model: a loaded model, or any callable from ids (B, n_ctx) to logits (B, n_ctx, V), called under inference_mode.
+    With a stride, windows begin every `stride` tokens instead, the last one ends with the text, and each scores the
+    tokens that the one before has not: every token but the first is scored once, from the second window on with
+    n_ctx - stride tokens or more before it. With stride = n_ctx the windows are disjoint, and no first token of a
+    window is scored. The tokens are read as they are: put a BOS before them if the model wants one.
+
+    model: a loaded model, or any callable from ids (B, T) to logits (B, T, V), called under inference_mode.
     tokens: (n,) ids. progress: called with the windows done and their number, after each batch.
-    Raises ValueError for too few tokens, an id outside the vocabulary, or an n_ctx below 3 or above the model's.
-    Source: tools/perplexity/perplexity.cpp of llama.cpp, which asks for two windows where one is enough here.
+    Raises ValueError for too few tokens, an id outside the vocabulary, an n_ctx below 3 (with a stride 2) or above the
+    model's, or a stride that is not in 1 to n_ctx.
+    Source: tools/perplexity/perplexity.cpp of llama.cpp, which asks for two windows where one is enough here; the
+    strided windows are those of the perplexity guide of transformers. llama.cpp's own --ppl-stride is a third
+    convention: it leaves the first n_ctx - stride tokens of the text unscored, and the last ones.
 
     A model that knows nothing is as unsure as its vocabulary is large:
 
@@ -53,66 +75,92 @@ def perplexity(
     >>> result = perplexity(guess, list(range(40)), n_ctx=16)
     >>> round(result.value, 3), result.tokens_scored, result.windows
     (50.0, 14, 2)
+    >>> perplexity(guess, list(range(40)), n_ctx=16, stride=8).tokens_scored
+    39
     """
-    windows = cut_windows(model, tokens, n_ctx)  # (W, n_ctx)
-    total = square_total = 0.0
+    return run(model, plan_windows(model, tokens, n_ctx, stride), progress)
+
+
+def perplexity_of_text(
+    model: Llama,
+    text: str,
+    n_ctx: int = 512,
+    *,
+    stride: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> TextPerplexity:
+    """Returns the perplexity of a text, with bits per byte and word perplexity of the part that was scored.
+
+    The model's tokenizer cuts the text, behind the BOS that it asks for. Words are what whitespace separates; a word
+    counts where its first byte is scored.
+
+    Raises ValueError as `perplexity` does, and if the text overlaps with the one that the model was calibrated on.
+
+    >>> perplexity_of_text(lambda ids: ids, "A text.")
+    Traceback (most recent call last):
+    ValueError: a function has no tokenizer: load_model gives a model that has one
+    """
+    if not isinstance(model, Llama):
+        raise ValueError(f"a {type(model).__name__} has no tokenizer: load_model gives a model that has one")
+    check_overlap(calibration_sketch(model.metadata), text)
+    plan = plan_windows(model, model.tokenizer.encode(text, add_special=True), n_ctx, stride)
+    result = run(model, plan, progress)
+    n_bytes, n_words = count_units(model.metadata, plan)
+    per_word = word_perplexity(result, n_words) if n_words else math.nan
+    return TextPerplexity(
+        **asdict(result),
+        bytes_scored=n_bytes,
+        words_scored=n_words,
+        bits_per_byte=bits_per_byte(result, n_bytes),
+        word_perplexity=per_word,
+    )
+
+
+def bits_per_byte(result: Perplexity, n_bytes: int) -> float:
+    """Returns the bits that the scored tokens cost per byte of text that they stand for.
+
+    Raises ValueError if there is no byte.
+
+    >>> guess = lambda ids: torch.zeros(*ids.shape, 256)  # 8 bits per token
+    >>> round(bits_per_byte(perplexity(guess, list(range(40)), n_ctx=16), n_bytes=28), 6)
+    4.0
+    """
+    if n_bytes < 1:
+        raise ValueError(f"{n_bytes} bytes were scored, bits per byte need 1")
+    return result.nats / math.log(2) / n_bytes
+
+
+def word_perplexity(result: Perplexity, n_words: int) -> float:
+    """Returns the perplexity per word of the text that the scored tokens stand for: exp(nats / n_words).
+
+    Raises ValueError if there is no word. Source: word_perplexity of EleutherAI's lm-evaluation-harness.
+
+    >>> guess = lambda ids: torch.zeros(*ids.shape, 10)
+    >>> round(word_perplexity(perplexity(guess, [0] * 40, n_ctx=16), n_words=7), 3)  # two tokens a word
+    100.0
+    """
+    if n_words < 1:
+        raise ValueError(f"{n_words} words were scored, word perplexity needs 1")
+    return exp(result.nats / n_words)
+
+
+def run(model: Callable[[Tensor], Tensor], plan: Plan, progress: Callable[[int, int], None] | None) -> Perplexity:
+    losses = []
     with torch.inference_mode():
-        for done, losses in token_losses(model, windows):
-            total += losses.sum().item()
-            square_total += losses.square().sum().item()
+        for done, logits, targets in plan.scored_logits(model):
+            losses.append(F.cross_entropy(logits.float(), targets, reduction="none").double())
             if progress:
-                progress(done, len(windows))
-    return summarize(total, square_total, len(windows), n_ctx)
+                progress(done, len(plan.windows))
+    return summarize(torch.cat(losses), plan)
 
 
-def cut_windows(model: Callable, tokens: Sequence[int] | Tensor, n_ctx: int) -> Tensor:
-    """Returns the checked tokens as (n_windows, n_ctx)."""
-    config = model.config if isinstance(model, Llama) else None
-    tokens = torch.as_tensor(tokens)
-    if tokens.ndim != 1 or (len(tokens) and (tokens.is_floating_point() or tokens.dtype == torch.bool)):
-        raise ValueError(f"tokens are {tokens.dtype} of shape {tuple(tokens.shape)}, not (n,) integer ids")
-    if n_ctx < 3:
-        raise ValueError(f"n_ctx {n_ctx} is below 3: no token of a window's second half would be scored")
-    if config is not None and n_ctx > config.n_ctx:
-        raise ValueError(f"n_ctx {n_ctx} is above the model's {config.n_ctx}")
-    if len(tokens) < n_ctx:
-        raise ValueError(f"{len(tokens)} tokens do not fill one window of n_ctx {n_ctx}")
-    if len(tokens) // n_ctx * scored_per_window(n_ctx) < 2:
-        raise ValueError(f"{len(tokens)} tokens in windows of n_ctx {n_ctx} score one token: no standard error")
-    check_ids(tokens, config.vocab if config is not None else math.inf)
-    windows = tokens.long()[: len(tokens) // n_ctx * n_ctx].view(-1, n_ctx).clone()
-    if config is not None and config.bos_id is not None:
-        windows[:, 0] = config.bos_id
-    return windows
+def summarize(losses: Tensor, plan: Plan) -> Perplexity:
+    """The perplexity of losses in nats (n,), float64; its standard error is the mean loss's times the value."""
+    n = len(losses)
+    value = exp(losses.mean().item())
+    error = value * losses.std().item() / math.sqrt(n)
+    return Perplexity(value, error, n, len(plan.windows), plan.n_ctx, plan.stride, losses.sum().item())
 
 
-def scored_per_window(n_ctx: int) -> int:
-    return n_ctx - n_ctx // 2 - 1
-
-
-def check_ids(tokens: Tensor, vocab: float) -> None:
-    low, high = int(tokens.min()), int(tokens.max())
-    if low < 0 or high >= vocab:
-        raise ValueError(f"token ids {low} to {high} are not all in 0 to {vocab - 1}")
-
-
-def token_losses(model: Callable[[Tensor], Tensor], windows: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Yields, batch by batch, the windows done and the losses in nats of their scored tokens, float64 (n,)."""
-    n_ctx = windows.shape[1]
-    first = n_ctx // 2
-    done = 0
-    for batch in windows.split(max(1, BATCH_TOKENS // n_ctx)):
-        logits = model(batch)[:, first:-1]  # (B, n_scored, V)
-        targets = batch[:, first + 1 :].to(logits.device)  # (B, n_scored)
-        check_ids(targets, logits.shape[-1])
-        losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
-        done += len(batch)
-        yield done, losses.double()
-
-
-def summarize(total: float, square_total: float, n_windows: int, n_ctx: int) -> Perplexity:
-    n = n_windows * scored_per_window(n_ctx)
-    mean = total / n
-    variance = max(square_total / n - mean**2, 0.0)
-    value = math.inf if mean > MAX_EXPONENT else math.exp(mean)
-    return Perplexity(value, value * math.sqrt(variance / (n - 1)), n, n_windows, n_ctx)
+def exp(x: float) -> float:
+    return math.inf if x > MAX_EXPONENT else math.exp(x)

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from quant_kernels.models.tokenizer import Tokenizer
 
+EVERY_POSITION = slice(None)
+
 
 @dataclass(frozen=True)
 class Config:
@@ -99,9 +101,11 @@ class Block(nn.Module):
         k = self.attn_k(x).unflatten(-1, heads).transpose(1, 2)  # (B, K, T, D)
         v = self.attn_v(x).unflatten(-1, heads).transpose(1, 2)  # (B, K, T, D)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        return self.attn_output(self.attend(q, k, v).transpose(1, 2).flatten(-2))  # (B, T, C)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         # query head h reads key head h // (H / K); the scale is 1 / sqrt(D)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)  # (B, H, T, D)
-        return self.attn_output(y.transpose(1, 2).flatten(-2))  # (B, T, C)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)  # (B, H, T, D)
 
     def feed_forward(self, x: Tensor) -> Tensor:
         return self.ffn_down(F.silu(self.ffn_gate(x)) * self.ffn_up(x))  # (B, T, C)
@@ -124,10 +128,10 @@ class Llama(nn.Module):
         if not config.tied:
             self.output = nn.Linear(config.n_embd, config.vocab, bias=False)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Returns the logits of the next token at every position.
+    def forward(self, tokens: Tensor, positions: slice = EVERY_POSITION) -> Tensor:
+        """Returns the logits of the next token at every position, or at those of a slice.
 
-        tokens: (B, T) token ids, T at most n_ctx; the result is float32 (B, T, V).
+        tokens: (B, T) token ids, T at most n_ctx; the result is float32 (B, T, V), or as many of T as asked for.
         Raises ValueError for another shape, a longer T, or an id outside the vocabulary.
         """
         self._check(tokens)
@@ -136,7 +140,7 @@ class Llama(nn.Module):
         for block in self.blk:
             x = block(x, cos, sin)  # (B, T, C)
         matrix = self.token_embd.weight if self.config.tied else self.output.weight  # (V, C)
-        return F.linear(self.output_norm(x), matrix)  # (B, T, V)
+        return F.linear(self.output_norm(x[:, positions]), matrix)  # (B, T, V)
 
     def _check(self, tokens: Tensor) -> None:
         if tokens.ndim != 2 or not 1 <= tokens.shape[1] <= self.config.n_ctx:

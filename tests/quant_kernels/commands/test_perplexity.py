@@ -5,6 +5,7 @@ import json
 import pytest
 
 from quant_kernels.__main__ import main
+from quant_kernels.measures.overlap import KEY, sketch_text
 from quant_kernels.measures.perplexity import perplexity
 from quant_kernels.models.gguf_file import load_model
 
@@ -33,11 +34,33 @@ def test_json_of_a_broken_model_is_json(tiny_gguf, text_file, capsys):
     assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["value"] is None
 
 
-def test_plain_output_is_one_line(tiny_gguf, text_file, capsys):
+def test_plain_output_is_two_lines(tiny_gguf, text_file, capsys):
     assert main(["perplexity", str(tiny_gguf()), "--text", str(text_file), "--n-ctx", "100"]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith("perplexity ") and " +/- " in out and "windows of 100" in out
-    assert out.count("\n") == 1
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("perplexity ") and " +/- " in first
+    assert first.endswith("(392 tokens scored in 8 windows of 100)")
+    assert second.startswith("bits per byte 8.") and "word perplexity" in second
+    assert second.endswith("(455 bytes, 96 words)")
+
+
+def test_a_stride(tiny_gguf, text_file, lighthouse, capsys):
+    path = tiny_gguf()
+    command = ["perplexity", str(path), "--text", str(text_file), "--n-ctx", "64", "--stride", "32"]
+    assert main(command) == 0
+    assert "windows of 64, one every 32)" in capsys.readouterr().out
+    assert main([*command, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    n_tokens = len(load_model(path).tokenizer.encode(lighthouse[:1000]))
+    assert (printed["tokens_scored"], printed["stride"]) == (n_tokens - 1, 32)
+    assert printed["words_scored"] == len(lighthouse[:1000].split()) - 1  # the first begins in the token not scored
+    assert printed["bits_per_byte"] == pytest.approx(printed["nats"] / 0.6931471805599453 / printed["bytes_scored"])
+
+
+def test_the_calibration_text_is_refused(tiny_gguf, text_file, lighthouse, capsys):
+    path = tiny_gguf(claims={KEY: list(sketch_text(lighthouse).hashes)})
+    assert main(["perplexity", str(path), "--text", str(text_file), "--n-ctx", "64"]) == 2
+    error = capsys.readouterr().err
+    assert "share 99% of the shorter one's sequences of 13 words; the limit is 10%" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,13 @@ def test_windows_of_a_batch_do_not_see_each_other(tiny):
     torch.testing.assert_close(tiny(tokens)[1:2], tiny(tokens[1:2]))
 
 
+def test_logits_of_some_positions_are_those_of_all(tiny):
+    tokens = torch.tensor(np.random.RandomState(0).randint(0, 264, (2, 20)))
+    every = tiny(tokens)
+    for positions in (slice(10, -1), slice(3), slice(0)):
+        torch.testing.assert_close(tiny(tokens, positions), every[:, positions])
+
+
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
