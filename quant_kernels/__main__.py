@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from quant_kernels.commands import bench, inspect_gguf, perplexity
+from quant_kernels.commands import bench, compare, imatrix, inspect_gguf, mixes, perplexity, quantize
 
-COMMANDS = (inspect_gguf, perplexity, bench)
+COMMANDS = (inspect_gguf, imatrix, quantize, perplexity, compare, mixes, bench)
 EXIT_BAD_INPUT = 2
 
 
