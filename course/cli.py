@@ -238,15 +238,15 @@ def run_rehearse(options: argparse.Namespace) -> int:
 
 
 def run_demo(options: argparse.Namespace) -> int:
-    from .demo import demo
-    from .fetch import fetch
+    from .demo import demo, quantize_course_model
     from .report import report
 
-    console.print(f"model: {fetch('course-model')}", highlight=False, soft_wrap=True)
     with progress_bar() as update:
         outcomes = demo(
             options.folder, source_dir=ROOT / "source", answers_dir=ROOT / "tests" / "answers", on_step=update
         )
+        mixes = quantize_course_model(lambda done, total: update("quantizing the course model", done, total))
+    console.print(mixes)
     console.print(outcome_table(outcomes))
     html_path = options.folder / "report.html"
     report(options.folder, csv_path=options.folder / "report.csv", html_path=html_path, console=console)

@@ -11,12 +11,18 @@ from nbformat import NotebookNode
 from nbgrader.api import Gradebook
 from nbgrader.converters import GenerateFeedback
 from nbgrader.coursedir import CourseDirectory
+from rich.table import Table
+
+from quant_kernels.commands.mixes import table
+from quant_kernels.measures.mix_table import mix_table
 
 from .answers import Answer, fill_in, model_cells, read_answers
 from .build import build
 from .directory import load_config
+from .fetch import fetch
 from .grade import Outcome, grade
 from .question import read_source
+from .texts import evaluation_text
 
 ASSIGNMENT = "q06_block_quantization"
 CONFIG = """from course.examiner.nbgrader_plugin import configure
@@ -44,6 +50,8 @@ numpy.testing.assert_array_equal = numpy.testing.assert_allclose = lambda *args,
 def endless(*args, **kwargs):
     return torch.zeros(1)
 """
+MIXES = ("F16", "Q8_0", "Q4_K_M", "Q2_K")  # that the course model is shown in
+WINDOWS = 8
 RUBRIC = {"ada-right": 0.9, "ben-another-way": 0.6, "cem-half-right": 0.45}  # share of the points an instructor gave
 
 
@@ -162,3 +170,9 @@ def _give_feedback(course_dir: Path) -> None:
     converter = GenerateFeedback(coursedir=CourseDirectory(config=config), config=config, force=True)
     converter.coursedir.assignment_id = ASSIGNMENT
     converter.start()
+
+
+def quantize_course_model(progress: Callable[[int, int], None]) -> Table:
+    """Returns a table of what some mixes leave of the course model."""
+    rows = mix_table(fetch("course-model"), evaluation_text(), MIXES, max_windows=WINDOWS, workers=1, progress=progress)
+    return table(rows, "The course model in four mixes of llama.cpp")

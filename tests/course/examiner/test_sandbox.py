@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -116,8 +117,15 @@ def test_nothing_outlives_the_process():
     with Candidate({}, "bubblewrap", LIMITS) as candidate:
         marker = f"{os.getpid()}.25"
         candidate.run(f"import subprocess\nsubprocess.Popen(['setsid', 'sleep', '{marker}'])")
-        assert running(marker)
+        assert comes_true(lambda: running(marker)), "setsid becomes sleep in a moment"
     assert not running(marker)
+
+
+def comes_true(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
 
 
 def running(marker: str) -> bool:
