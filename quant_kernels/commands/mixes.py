@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 PICTURES = (".svg", ".png", ".pdf")
 BASE = "F16"
+LINE = 100  # characters, where no terminal has its own
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -116,23 +118,32 @@ def plotted(row: MixRow, base: MixRow) -> dict[str, object]:
 def print_table(rows: Sequence[MixRow], model: str) -> None:
     from rich.console import Console
 
-    Console().print(table(rows, model))
+    Console(width=None if sys.stdout.isatty() else LINE).print(table(rows, model))
 
 
-def table(rows: Sequence[MixRow], model: str) -> Table:
+def table(rows: Sequence[MixRow], title: str) -> Table:
+    """The rows as text: bits are per weight; change, KL divergence and same top token are from the file's own model."""
+    from rich import box
     from rich.table import Table
 
-    drawn = Table(title=model, caption="change and KL divergence from the model as its file has it")
-    for heading in ("mix", "MB", "bits/weight", "perplexity", "change", "KL divergence, nats", "same top token"):
-        drawn.add_column(heading, justify="left" if heading == "mix" else "right")
+    drawn = Table(title=title, box=box.SIMPLE_HEAD, padding=0)
+    drawn.add_column("mix", no_wrap=True)
+    for heading in ("MB", "bits", "perplexity", "change, %", "KL, nats", "same top, %"):
+        drawn.add_column(heading, justify="right")
     for row in rows:
         drawn.add_row(
             row.name,
             f"{row.bytes / 1e6:.2f}",
             f"{row.bits_per_weight:.3f}",
-            f"{row.perplexity:.3f} ± {row.standard_error:.3f}",
-            f"{row.ratio.value - 1:+.2%} ± {row.ratio.standard_error:.2%}",
+            beside(row.perplexity, row.standard_error),
+            beside(100 * (row.ratio.value - 1), 100 * row.ratio.standard_error, sign="+"),
             f"{row.kl_divergence.value:.5f} ± {row.kl_divergence.standard_error:.5f}",
-            f"{row.same_top.value:.2%} ± {row.same_top.standard_error:.2%}",
+            f"{100 * row.same_top.value:.1f} ± {100 * row.same_top.standard_error:.1f}",
         )
     return drawn
+
+
+def beside(value: float, error: float, sign: str = "") -> str:
+    """A number and its error, with fewer digits where there are many in front of the point."""
+    digits = 2 if abs(value) < 1000 else 0
+    return f"{value:{sign}.{digits}f} ± {error:.{digits}f}"

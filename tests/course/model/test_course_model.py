@@ -47,7 +47,7 @@ def test_beats_its_yardstick(card):
 
 
 def test_perplexity_is_that_of_llama_cpp(model):
-    # llama-perplexity -m course-model-F16.gguf -f TEXT -c 512 -b 512 --chunks 4, llama.cpp 0c1e570, with F16 weights on a CPU
+    # llama-perplexity -m course-model-F16.gguf -f TEXT -c 512 -b 512 --chunks 4, of llama.cpp 0c1e570
     tokens = model.tokenizer.encode(evaluation_text())[: 4 * 512]
     assert perplexity(model, tokens).value == pytest.approx(19.0572, rel=1e-4)
 

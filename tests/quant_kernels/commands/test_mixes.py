@@ -17,17 +17,13 @@ def files(tiny_gguf, tmp_path):
     return [str(tiny_gguf(n_embd=256, n_ff=256, n_layer=1)), "--text", str(tmp_path / "text.txt"), "--n-ctx", "64"]
 
 
-def test_table_and_picture(files, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "140")
+def test_table_and_picture(files, tmp_path, capsys):
     picture = tmp_path / "picture.svg"
     assert main(["mixes", *files, "--mixes", "F16", "Q8_0", "Q4_0", "--workers", "1", "--plot", str(picture)]) == 0
     printed = capsys.readouterr().out
-    assert [line.split("│")[1].strip() for line in printed.splitlines() if line.startswith("│")] == [
-        "F16",
-        "Q8_0",
-        "Q4_0",
-    ]
-    assert "KL divergence" in printed and "±" in printed
+    first_words = [line.split()[0] for line in printed.splitlines() if "±" in line]
+    assert first_words == ["F16", "Q8_0", "Q4_0"], "one line each"
+    assert "KL, nats" in printed and "±" in printed
     assert picture.read_text().startswith("<?xml") and "Q4_0" in picture.read_text()
     assert not list(tmp_path.glob(".*"))
 
