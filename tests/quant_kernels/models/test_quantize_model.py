@@ -330,11 +330,12 @@ def test_a_folder_that_is_not_there(tiny_gguf, tmp_path):
         quantize_file(tiny_gguf(), tmp_path / "none" / "out.gguf", "Q4_0")
 
 
-@pytest.mark.skipif("LLAMA_QUANTIZE" not in os.environ, reason="LLAMA_QUANTIZE does not name llama-quantize")
+@pytest.mark.skipif("LLAMA_CPP" not in os.environ, reason="LLAMA_CPP does not name the folder of llama-quantize")
 @pytest.mark.parametrize("mix", ["F16", "Q8_0", "Q4_1", "Q4_0", "Q4_K_M", "Q4_K_L", "Q2_K", "IQ4_XS"])
 def test_a_real_model_becomes_the_same_file(smollm2_path, tmp_path, out, mix):
     expected = tmp_path / "expected.gguf"
     arguments = map(str, MAKER["arguments"](mix, None, smollm2_path, expected))
-    subprocess.run([os.environ["LLAMA_QUANTIZE"], "--allow-requantize", *arguments], check=True, capture_output=True)
+    program = Path(os.environ["LLAMA_CPP"]) / "llama-quantize"
+    subprocess.run([program, "--allow-requantize", *arguments], check=True, capture_output=True)
     quantize_file(smollm2_path, out, mix, allow_requantize=True)
     assert out.read_bytes() == expected.read_bytes()
