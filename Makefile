@@ -53,11 +53,11 @@ lint: $(SETUP) ## style
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
 
-unit: $(SETUP) ## the unit tests
+unit: $(SETUP) ## the unit tests, a process on each core
 	$(call need,bwrap,bubblewrap)
 	$(call need,g++,g++)
 	@$(BIN)/course fetch smollm2 >/dev/null
-	@$(BIN)/pytest -q
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n logical --dist loadfile
 
 compiled: $(SETUP) ## the kernels through torch.compile: the same bits
 	$(call need,g++,g++)
