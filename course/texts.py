@@ -25,11 +25,11 @@ def calibration_text() -> str:
     """Returns the longer docstrings of numpy's library of functions, module by module."""
     folder = Path(find_spec("numpy").origin).parent / "lib"
     modules = sorted(folder.glob("*.py"))
-    return "\n\n\n".join(text for path in modules for text in docstrings(path.read_bytes()))
+    return "\n\n\n".join(titled(*docstring) for path in modules for docstring in docstrings(path.read_bytes()))
 
 
-def docstrings(source: bytes) -> Iterator[str]:
-    """Yields the longer docstrings of a module's source, each function's and class's behind its name."""
+def docstrings(source: bytes) -> Iterator[tuple[str, str]]:
+    """Yields name and text of the longer docstrings in a module's source; the module's own has no name."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):  # code for Python 2, or a test of encodings
@@ -38,4 +38,8 @@ def docstrings(source: bytes) -> Iterator[str]:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             text = ast.get_docstring(node)
             if text and len(text) >= SHORTEST_DOCSTRING:
-                yield text if isinstance(node, ast.Module) else f"{node.name}\n\n{text}"
+                yield "" if isinstance(node, ast.Module) else node.name, text
+
+
+def titled(name: str, text: str) -> str:
+    return f"{name}\n\n{text}" if name else text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import inspect
 import random
 import re
 import tarfile
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from course.texts import docstrings
+from course.texts import docstrings, titled
 
 SOURCES = Path(__file__).with_name("sources.csv")
 DOC_FILE = re.compile(r"/(docs?|documentation)/.*\.(rst|txt|md)$")
@@ -70,7 +71,9 @@ def documents(archive: Path) -> Iterator[str]:
             if DOC_FILE.search(member.name):
                 yield tar.extractfile(member).read().decode(errors="ignore").replace("\r\n", "\n")
             elif member.name.endswith(".py"):
-                yield "\n\n\n".join(docstrings(tar.extractfile(member).read()))
+                found = docstrings(tar.extractfile(member).read())
+                # cleandoc once more: a body that hangs under its first line loses its margin
+                yield "\n\n\n".join(titled(name, inspect.cleandoc(text) if name else text) for name, text in found)
 
 
 class Cleaner:
