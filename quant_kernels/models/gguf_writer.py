@@ -195,6 +195,8 @@ def write_gguf(
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives the path of a new file beside `path`, which takes its place at the end of the block unless that fails."""
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{path.parent} is not a folder")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial

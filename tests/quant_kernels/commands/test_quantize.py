@@ -74,7 +74,7 @@ def test_a_quantized_model_needs_leave(tiny_gguf, tmp_path, out, capsys):
         (["{model}", "{out}", "--mix", "Q4_X"], "unknown mix 'Q4_X'; known are F16, "),
         (["{out}", "{model}", "--mix", "Q4_0"], "out.gguf does not exist"),
         (["{model}", "{out}", "--mix", "Q4_0", "--imatrix", "{out}"], "out.gguf does not exist"),
-        (["{model}", "{model}/out.gguf", "--mix", "Q4_0"], "Not a directory"),
+        (["{model}", "{model}/out.gguf", "--mix", "Q4_0"], "is not a folder"),
     ],
 )
 def test_failures_are_one_line_and_exit_code_2(tiny_gguf, out, capsys, arguments, message):

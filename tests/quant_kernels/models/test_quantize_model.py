@@ -326,7 +326,7 @@ def test_a_damaged_file(tiny_gguf, out):
 
 
 def test_a_folder_that_is_not_there(tiny_gguf, tmp_path):
-    with pytest.raises(OSError, match="none"):
+    with pytest.raises(FileNotFoundError, match="none is not a folder"):
         quantize_file(tiny_gguf(), tmp_path / "none" / "out.gguf", "Q4_0")
 
 
