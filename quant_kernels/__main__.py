@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from quant_kernels.commands import bench, compare, imatrix, inspect_gguf, mixes, perplexity, quantize
 
 COMMANDS = (inspect_gguf, imatrix, quantize, perplexity, compare, mixes, bench)
-EXIT_BAD_INPUT = 2
+EXIT_READER_GONE, EXIT_BAD_INPUT = 1, 2  # the first is rich's too
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one subcommand; returns 0, or 2 after a one-line message on stderr for input that cannot be used."""
+    """Runs one subcommand; returns 0, 2 after a line on stderr for input that cannot be used, 1 if nobody reads on."""
     options = parser().parse_args(arguments)
     try:
         options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_READER_GONE
     except (ValueError, OSError) as error:
         print(f"quant_kernels {options.command}: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT

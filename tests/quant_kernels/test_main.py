@@ -33,3 +33,12 @@ def test_inspect_needs_no_torch(tiny_gguf):
     assert "token_embd.weight" in run.stdout
     imported = {line.rpartition("|")[2].strip() for line in run.stderr.splitlines()}
     assert "gguf" in imported and "torch" not in imported
+
+
+@pytest.mark.parametrize("option", [[], ["--json"]])
+def test_a_reader_that_has_gone_gets_no_message(tiny_gguf, option):
+    command = [sys.executable, "-m", "quant_kernels", "inspect", tiny_gguf(), *option]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        run.stdout.close()
+        assert run.stderr.read() == b""
+    assert run.returncode == 1
