@@ -6,6 +6,7 @@ Brings 300 MB of packages, then trains for an hour or more on two cores; a stopp
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -36,6 +37,7 @@ console = Console(stderr=True)
 
 def main() -> None:
     options = parse()
+    torch._logging.set_logs(dynamo=logging.ERROR)  # not each place where compiling stops for a check of the tokens
     options.folder.mkdir(parents=True, exist_ok=True)
     metadata = prepare(options.folder, CONFIG.vocab, with_bar)
     training = Training(CONFIG, np.fromfile(options.folder / "train.u16", dtype=np.uint16), options.steps)
