@@ -39,8 +39,9 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from quant_kernels.measures.mix_table import mix_table, possible_mixes
+    from quant_kernels.measures.mix_table import check_counts, mix_table, possible_mixes
 
+    check_counts(windows=options.windows, workers=options.workers)
     text = read_text(options.text)
     check_plot(options.plot, options.mixes)
     imatrix = read_imatrix(options, text)

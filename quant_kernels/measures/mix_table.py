@@ -83,9 +83,10 @@ def mix_table(
     workers: processes with one thread each, by default as many as there are cores; 1 is this process with its own.
     progress: called with the mixes done and their number.
 
-    Raises ValueError for an unknown mix, a text that the imatrix was made from, and as `quantize_model` and
-    `perplexity` do.
+    Raises ValueError for counts below 1, an unknown mix, a text that the imatrix was made from, and as `quantize_model`
+    and `perplexity` do.
     """
+    check_counts(mixes=len(mixes), max_windows=max_windows, workers=workers)
     for mix in mixes:
         known_mix(mix)
     check_overlap(imatrix.sketch if imatrix else None, text)
@@ -97,6 +98,12 @@ def mix_table(
         if workers > 1:
             return rows_by_processes(job, mixes, workers, progress)
         return list(rows_one_by_one(job, mixes, progress))
+
+
+def check_counts(**counts: int | None) -> None:
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ValueError(f"{name} is {count}, not at least 1")
 
 
 def rows_one_by_one(job: Job, mixes: Sequence[str], progress: Progress | None) -> Iterator[MixRow]:

@@ -44,3 +44,9 @@ def test_picture_without_a_base_is_refused_before_the_work(files, tmp_path, caps
     assert "nowhere is not a folder" in capsys.readouterr().err
     assert main(["mixes", *files, "--plot", str(tmp_path / "p.doc")]) == 2
     assert ".doc" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["windows", "workers"])
+def test_counts_below_1_are_refused(files, option, capsys):
+    assert main(["mixes", *files, f"--{option}", "-3"]) == 2
+    assert f"{option} is -3, not at least 1" in capsys.readouterr().err

@@ -67,3 +67,11 @@ def test_text_that_was_calibrated_on_is_refused(path):
 def test_unknown_mix_is_refused_before_any_work(path):
     with pytest.raises(ValueError, match="unknown mix 'Q4_K_XL'; known are F16"):
         mix_table(path, TEXT, ["Q4_0", "Q4_K_XL"], n_ctx=64)
+
+
+@pytest.mark.parametrize("option", ["max_windows", "workers"])
+def test_counts_below_1_are_refused(path, option):
+    with pytest.raises(ValueError, match=f"{option} is -1, not at least 1"):
+        mix_table(path, TEXT, ["Q4_0"], n_ctx=64, **{option: -1})
+    with pytest.raises(ValueError, match="mixes is 0, not at least 1"):
+        mix_table(path, TEXT, [], n_ctx=64)
