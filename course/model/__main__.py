@@ -17,7 +17,7 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 
 from course.fetch import COURSE_MODEL
 from course.model.card import measure, write_card
-from course.model.data import prepare
+from course.model.data import prepare, write
 from course.model.train import Training
 from course.texts import evaluation_text
 from quant_kernels.measures.perplexity import perplexity_of_text
@@ -42,12 +42,14 @@ def main() -> None:
     metadata = prepare(options.folder, CONFIG.vocab, with_bar)
     training = Training(CONFIG, np.fromfile(options.folder / "train.u16", dtype=np.uint16), options.steps)
     train_with_bar(training, options.folder / "training.pt")
-    save_f16(training.model, metadata, options.out)
+    draft = options.folder / options.out.name
+    save_f16(training.model, metadata, draft)
 
-    model = load_model(options.out)  # what is measured is what is shipped
+    model = load_model(draft)  # what is measured is what is shipped
     whole = perplexity_of_text(model, evaluation_text())
     found = measure(model, options.folder, console.print)
     card = options.out.with_name("MODEL_CARD.md")
+    write(options.out, draft.read_bytes())
     write_card(card, options.out, model, training, whole, found)
     console.print(f"{options.out}\n{card}", highlight=False, soft_wrap=True)
 
@@ -57,7 +59,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=Path("build/course-model"), help="work folder (%(default)s)")
     parser.add_argument("--out", type=Path, default=COURSE_MODEL, help="the GGUF that is written (%(default)s)")
     parser.add_argument("--steps", type=int, default=STEPS, help="training steps (%(default)s)")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.steps < 1:
+        parser.error(f"--steps is {options.steps}, not at least 1")
+    return options
 
 
 def with_bar(items: Sequence, what: str) -> Iterable:

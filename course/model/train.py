@@ -30,6 +30,8 @@ class Training:
     """A model, its optimizers, and how far they have come."""
 
     def __init__(self, config: Config, tokens: np.ndarray, steps: int):
+        if steps < 1:
+            raise ValueError(f"steps is {steps}, not at least 1")
         torch.manual_seed(SEED)
         self.tokens, self.steps, self.step = tokens, steps, 0
         self.n_ctx = config.n_ctx

@@ -63,3 +63,8 @@ def test_learning_rate_rises_stays_and_falls():
     assert rates[:5] == [0.2, 0.4, 0.6, 0.8, 1.0]
     assert rates[5:50] == [1.0] * 45
     assert rates[75] == pytest.approx(0.5) and 0 < rates[-1] < 0.03
+
+
+def test_no_steps_are_refused(tokens):
+    with pytest.raises(ValueError, match="steps is 0, not at least 1"):
+        Training(CONFIG, tokens, steps=0)
