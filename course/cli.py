@@ -37,9 +37,9 @@ def known_errors() -> tuple[type[Exception], ...]:
     from .demo import DemoError
     from .examiner import SandboxError
     from .fetch import FetchError
-    from .grade import GradeError
     from .question import BuildError
     from .report import ReportError
+    from .submissions import GradeError
 
     return BuildError, CardError, DemoError, FetchError, GradeError, ReportError, SandboxError
 

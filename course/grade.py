@@ -5,10 +5,8 @@ before, by the same tests, is left as it is, so that a run that was killed goes 
 """
 
 import contextlib
-import glob
 import json
 import logging
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -17,27 +15,16 @@ from pathlib import Path
 import dask
 import nbformat
 from distributed import Client, LocalCluster, as_completed
-from nbformat import NotebookNode
-from nbgrader.api import MissingEntry
 from nbgrader.converters import Autograde
 from nbgrader.coursedir import CourseDirectory
 
-from .directory import KeepsReason, load_config, open_gradebook, silent_log, step_folder, write_atomically
-from .examiner import Exam, Examination, check_sandbox, examine
-from .examiner.exam import support_files
+from .directory import KeepsReason, load_config, silent_log, step_folder, write_atomically
+from .examiner import check_sandbox, examine
 from .examiner.examine import submission_digest
-from .examiner.nbgrader_plugin import Examine, load_exam
+from .examiner.nbgrader_plugin import Examine
+from .submissions import GradeError, Submission, Ungradable, find_submissions, load_exams, read_submission
 
-MAX_NOTEBOOK_BYTES = 64 << 20
 GRADED, UNCHANGED, NOT_GRADED = "graded", "unchanged", "not graded"
-
-
-class GradeError(Exception):
-    """Grading cannot begin; the message says why."""
-
-
-class Ungradable(Exception):
-    """One submission cannot be examined; the message says why."""
 
 
 @dataclass
@@ -55,22 +42,6 @@ class Outcome:
     @property
     def is_graded(self) -> bool:
         return self.status != NOT_GRADED
-
-
-@dataclass
-class Submission:
-    """One candidate's notebooks for one assignment, with the exams they are examined by."""
-
-    student: str
-    assignment: str
-    exams: dict[str, Exam]  # notebook name -> exam
-    notebooks: dict[str, NotebookNode]
-    files: dict[str, bytes]
-    examinations: dict[str, Examination] = field(default_factory=dict)
-
-    @property
-    def is_examined(self) -> bool:
-        return len(self.examinations) == len(self.exams)
 
 
 def grade(
@@ -100,7 +71,7 @@ def grade(
     exams = {}
     for student_id, assignment in find_submissions(coursedir, assignments, student):
         if assignment not in exams:
-            exams[assignment] = _load_exams(coursedir, assignment)
+            exams[assignment] = load_exams(coursedir, assignment)
         outcome = Outcome(student_id, assignment)
         outcomes.append(outcome)
         try:
@@ -120,69 +91,6 @@ def grade(
         on_progress(done, len(outcomes))
     _write_ungraded(coursedir, outcomes)
     return outcomes
-
-
-def find_submissions(
-    coursedir: CourseDirectory, assignments: list[str] | None, student: str | None
-) -> list[tuple[str, str]]:
-    """(student, assignment) of the folders below submitted/, sorted; raises GradeError if there is none."""
-    step = coursedir.submitted_directory
-    pattern = re.compile(coursedir.format_path(step, "(?P<student>[^/]+)", "(?P<assignment>[^/]+)", escape=True))
-    found = []
-    for path in glob.glob(coursedir.format_path(step, "*", "*")):
-        match = pattern.fullmatch(path)
-        if match and Path(path).is_dir():
-            found.append((match["student"], match["assignment"]))
-    found = [(who, what) for who, what in found if student in (None, who) and (not assignments or what in assignments)]
-    if not found:
-        wanted = coursedir.format_path(step, student or "*", ",".join(assignments or "*"))
-        raise GradeError(f"there is no submission at {wanted}")
-    return sorted(found)
-
-
-def _load_exams(coursedir: CourseDirectory, assignment: str) -> dict[str, Exam]:
-    with open_gradebook(coursedir) as gradebook:
-        try:
-            names = sorted(notebook.name for notebook in gradebook.find_assignment(assignment).notebooks)
-        except MissingEntry:
-            known = ", ".join(sorted(entry.name for entry in gradebook.assignments)) or "none"
-            advice = "`course build` or `nbgrader generate_assignment` records an assignment"
-            raise GradeError(f"the gradebook has no assignment {assignment!r} (known: {known}); {advice}") from None
-    try:
-        return {name: load_exam(coursedir, assignment, name) for name in names}
-    except FileNotFoundError as error:
-        raise GradeError(f"the instructor's notebook {error.filename} is missing; `course build` makes it") from None
-
-
-def read_submission(coursedir: CourseDirectory, student: str, assignment: str, exams: dict[str, Exam]) -> Submission:
-    """A submission as it was handed in; raises Ungradable, with the reason, if it cannot be examined."""
-    folder = step_folder(coursedir, "submitted", assignment, student)
-    links = [path for path in [folder, *folder.rglob("*")] if path.is_symlink()]
-    if links:
-        raise Ungradable(f"{links[0].name} is a symbolic link; hand in the file itself")
-    notebooks = {name: read_notebook(folder / f"{name}.ipynb") for name in exams}
-    return Submission(student, assignment, exams, notebooks, support_files(folder))
-
-
-def read_notebook(path: Path) -> NotebookNode:
-    """A notebook that somebody else wrote; raises Ungradable, with the reason, if it is none."""
-    if not path.is_file():
-        others = ", ".join(sorted(other.name for other in path.parent.glob("*.ipynb"))) or "no notebook"
-        raise Ungradable(f"{path.name} is missing; handed in: {others}")
-    if path.stat().st_size > MAX_NOTEBOOK_BYTES:
-        raise Ungradable(f"{path.name} has {path.stat().st_size:,} bytes; the limit is {MAX_NOTEBOOK_BYTES:,}")
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
-            nbformat.validate(notebook)
-    except UnicodeDecodeError as error:
-        raise Ungradable(f"{path.name} is not UTF-8 text: {error}") from None
-    except nbformat.reader.NotJSONError:
-        raise Ungradable(f"{path.name} is not a notebook: it is not JSON") from None
-    except Exception as error:  # nbformat passes on whatever a malformed file provokes
-        first_line = str(error).strip().split("\n")[0][:200]
-        raise Ungradable(f"{path.name} is not a valid notebook: {type(error).__name__}: {first_line}") from None
-    return notebook
 
 
 def _take_up(coursedir: CourseDirectory, submission: Submission, outcome: Outcome) -> bool:

@@ -20,8 +20,8 @@ from rich.text import Text
 
 from .card import Card, CardError, read_card
 from .directory import open_course, open_gradebook, step_folder, write_atomically
-from .grade import GradeError, find_submissions
 from .report_page import render_page
+from .submissions import GradeError, find_submissions
 
 GRADED, NOT_GRADED, NO_SUBMISSION = "graded", "not graded", "no submission"
 NOT_SCORED = "not scored yet"

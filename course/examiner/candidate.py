@@ -2,27 +2,15 @@
 
 import base64
 import binascii
-import os
-import signal
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import msgpack
-import psutil
-
-from .inside.channel import Channel, Closed
 from .inside.codec import BadMessage, decode, encode
-from .sandbox import ABSENT, Limits, Sandboxed, start
+from .process import CandidateFailure, Process
+from .sandbox import ABSENT, Limits
 
-GRACE_SECONDS = 2.0  # between the request to stop and the kill
-START_SECONDS = 60.0
 STOPPED = "Stopped"  # the name of the error of a cell that did not come to its end
-
-
-class CandidateFailure(Exception):
-    """The candidate's process did not answer as it should; the message is for the candidate."""
 
 
 @dataclass
@@ -37,7 +25,7 @@ class CellRun:
 class RemoteFunction:
     """Stands in the examiner's process for a candidate's function: a call runs there, data comes back by value."""
 
-    def __init__(self, candidate: "Candidate", process: "Process", number: int):
+    def __init__(self, candidate: "Candidate", process: Process, number: int):
         self.candidate, self.process, self.number = candidate, process, number
 
     def __call__(self, *args, **kwargs):
@@ -51,102 +39,6 @@ class RemoteFunction:
     def pid(self) -> int:
         """The process that runs the function, for those who measure it."""
         return self.process.pid
-
-
-class Process:
-    """One life of a candidate's process: requests and replies, deadlines, bounded output."""
-
-    def __init__(self, files: dict[str, bytes], sandbox: str, limits: Limits, absent: tuple[str, ...]):
-        self.limits = limits
-        self.sandboxed: Sandboxed = start(sandbox, limits, absent)
-        self.channel = Channel(self.sandboxed.connection, limits.reply_bytes)
-        self.printed = {"stdout": bytearray(), "stderr": bytearray()}
-        self.number = 0  # of the last request
-        self.alive = True
-        for stream, name in ((self.sandboxed.process.stdout, "stdout"), (self.sandboxed.process.stderr, "stderr")):
-            self.channel.watched[stream.fileno()] = self._reader(stream.fileno(), self.printed[name])
-        deadline = time.monotonic() + START_SECONDS
-        try:
-            self.channel.send(msgpack.packb(files), deadline)
-            self._reply(deadline)
-        except (Closed, TimeoutError) as error:
-            said = bytes(self.printed["stderr"][-2000:]).decode(errors="replace")
-            self.kill()
-            raise RuntimeError(f"a candidate's process did not start: {said or error}") from None
-        except BaseException:
-            self.kill()
-            raise
-        tree = psutil.Process(self.sandboxed.process.pid)
-        self.pid = [tree, *tree.children(recursive=True)][-1].pid
-
-    def request(self, operation: str, arguments: dict, deadline: float, limit: str) -> dict:
-        """The reply to a request; CandidateFailure, naming the `limit`, if there is none by the deadline."""
-        self.number += 1
-        for text in self.printed.values():
-            text.clear()
-        try:
-            self.channel.send(msgpack.packb([self.number, operation, arguments]), deadline)
-            reply = self._reply(deadline)
-            self.channel.serve_watched()
-            return reply
-        except TimeoutError:
-            self._interrupt()
-            raise CandidateFailure(f"stopped: it ran longer than {limit}") from None
-        except Closed:
-            ending = self._ending()
-            self.kill()
-            raise CandidateFailure(f"the process ended ({ending})") from None
-        except CandidateFailure:
-            self.kill()
-            raise
-        except (ValueError, TypeError) as error:
-            self.kill()
-            raise CandidateFailure(f"the process sent what is no answer ({error})") from None
-
-    def take_printed(self) -> dict[str, str]:
-        """What was printed since the last request."""
-        return {name: bytes(text).decode(errors="replace") for name, text in self.printed.items() if text}
-
-    def kill(self) -> None:
-        if self.alive:
-            self.alive = False
-            self.channel.watched.clear()
-            self.sandboxed.kill()
-
-    def _reply(self, deadline: float) -> dict:
-        while True:
-            number, reply = msgpack.unpackb(self.channel.receive(deadline), strict_map_key=False)
-            if number == self.number and isinstance(reply, dict):
-                return reply
-
-    def _interrupt(self) -> None:
-        """Stop what runs; kill the process if it does not stop."""
-        try:
-            os.kill(self.pid, signal.SIGINT)
-            self._reply(time.monotonic() + GRACE_SECONDS)
-        except (OSError, Closed, ValueError, TypeError, CandidateFailure):  # TimeoutError is an OSError
-            self.kill()
-
-    def _reader(self, descriptor: int, text: bytearray) -> Callable[[], None]:
-        def read():
-            data = os.read(descriptor, 1 << 16)
-            if not data:
-                self.channel.watched.pop(descriptor, None)
-            text.extend(data)
-            if len(text) > self.limits.output_bytes:
-                raise CandidateFailure(f"stopped: it printed more than {self.limits.output_bytes:,} bytes")
-
-        return read
-
-    def _ending(self) -> str:
-        try:
-            status = self.sandboxed.process.wait(timeout=GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            return "it closed its connection"
-        signal_number = -status if status < 0 else status - 128  # the sandbox reports a signal as 128 + its number
-        if signal_number in signal.valid_signals():
-            return f"{signal.Signals(signal_number).name}: it crashed, was killed, or used more memory than it may"
-        return f"exit status {status}"
 
 
 class Candidate:

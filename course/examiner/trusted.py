@@ -13,8 +13,9 @@ import types
 import nbformat.v4 as nbf
 from nbformat import NotebookNode
 
-from .candidate import STOPPED, Candidate, CandidateFailure
+from .candidate import STOPPED, Candidate
 from .exam import Exam, ExamCell
+from .process import CandidateFailure
 
 GRACE_SECONDS = 5.0  # past its limit, a cell that waits for nothing of the candidate's is stopped
 MAX_MESSAGE = 4_000  # characters

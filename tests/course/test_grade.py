@@ -12,7 +12,8 @@ from nbgrader.api import Gradebook
 from nbgrader.coursedir import CourseDirectory
 
 from course.directory import load_config, open_course, open_gradebook
-from course.grade import GradeError, Ungradable, _cluster, find_submissions, grade, read_notebook
+from course.grade import _cluster, grade
+from course.submissions import GradeError, Ungradable, find_submissions, read_notebook
 
 NAME = "q90_sample"
 

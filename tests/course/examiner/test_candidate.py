@@ -5,7 +5,8 @@ import time
 import pytest
 import torch
 
-from course.examiner.candidate import Candidate, CandidateError, CandidateFailure
+from course.examiner.candidate import Candidate, CandidateError
+from course.examiner.process import CandidateFailure
 from course.examiner.sandbox import Limits
 from quant_kernels import peak_memory
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from course.examiner.candidate import CandidateFailure
 from course.examiner.exam import Exam, ExamCell
+from course.examiner.process import CandidateFailure
 from course.examiner.sandbox import Limits
 from course.examiner.trusted import Overtime, TrustedCells, global_names, time_limit
 
