@@ -7,7 +7,6 @@ before, by the same tests, is left as it is, so that a run that was killed goes 
 import contextlib
 import json
 import logging
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,13 +14,13 @@ from pathlib import Path
 import dask
 import nbformat
 from distributed import Client, LocalCluster, as_completed
-from nbgrader.converters import Autograde
 from nbgrader.coursedir import CourseDirectory
 
-from .directory import KeepsReason, load_config, silent_log, step_folder, write_atomically
+from .directory import load_config, step_folder, write_atomically
 from .examiner import check_sandbox, examine
 from .examiner.examine import submission_digest
 from .examiner.nbgrader_plugin import Examine
+from .record import RecordError, record
 from .submissions import GradeError, Submission, Ungradable, find_submissions, load_exams, read_submission
 
 GRADED, UNCHANGED, NOT_GRADED = "graded", "unchanged", "not graded"
@@ -156,35 +155,12 @@ def _cluster(workers: int) -> Iterator[Client]:
         yield client
 
 
-class _Record(KeepsReason, Autograde):
-    """nbgrader's autograde of one submission, which keeps its reason when it fails."""
-
-    submission: Submission
-
-    def init_notebooks(self) -> None:
-        """nbgrader would glob for them, and miss names that hold brackets."""
-        folder = step_folder(self.coursedir, "submitted", self.submission.assignment, self.submission.student)
-        self.assignments = {str(folder): [str(folder / f"{name}.ipynb") for name in self.submission.exams]}
-
-
 def _record(coursedir: CourseDirectory, submission: Submission, outcome: Outcome) -> None:
-    """Let nbgrader write the gradebook and autograded/, with the examinations that were made."""
-    keys = {name: (submission.student, submission.assignment, name) for name in submission.exams}
-    Examine.ready.update({keys[name]: (submission.exams[name], submission.examinations[name]) for name in keys})
-    recorder = _Record(
-        coursedir=CourseDirectory(config=coursedir.config), config=coursedir.config, log=silent_log(), force=True
-    )
-    recorder.submission = submission
     try:
-        with warnings.catch_warnings(action="ignore"):
-            recorder.start()
-    except Exception as error:  # one submission that cannot be recorded must not stop the others
-        reason = recorder.reason or error
-        outcome.reason = f"nbgrader could not record it: {type(reason).__name__}: {reason}"
+        record(coursedir, submission)
+    except RecordError as error:  # one submission that cannot be recorded must not stop the others
+        outcome.reason = str(error)
         return
-    finally:
-        for key in keys.values():
-            Examine.ready.pop(key, None)
     examinations = submission.examinations.values()
     outcome.status = GRADED
     outcome.points = sum(examination.points for examination in examinations)

@@ -16,6 +16,7 @@ from .candidate import Candidate, CellRun
 from .exam import Exam, ExamCell, claimed_id
 from .sandbox import ABSENT, DEFAULT_LIMITS, Limits
 from .trusted import TrustedCells
+from .zygote import adopt, warm
 
 EXPERIMENT = "experiment"  # tag of cells that grading does not run
 MARGIN_SECONDS = 60.0  # past a submission's limit, the examiner's own process is taken for stuck
@@ -99,18 +100,19 @@ def examine(
     Raises RuntimeError if the examination itself fails, never for what the candidate did.
     """
     with tempfile.TemporaryDirectory(prefix="examiner-", ignore_cleanup_errors=True) as folder:
-        outcome = _in_own_process(folder, limits, notebook, exam, files or {}, sandbox, limits, absent)
+        arguments = (notebook, exam, files or {}, sandbox, limits, absent)
+        outcome = _in_own_process(folder, warm(sandbox, absent), limits, *arguments)
     if isinstance(outcome, Examination):
         return outcome
     raise RuntimeError(outcome)
 
 
-def _in_own_process(folder: str, limits: Limits, *arguments) -> Examination | str:
+def _in_own_process(folder: str, zygote: str, limits: Limits, *arguments) -> Examination | str:
     """What `_examine_and_send` sends: an examination, or why there is none."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "torch"])
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_examine_and_send, args=(theirs, folder, *arguments), daemon=True)
+    process = context.Process(target=_examine_and_send, args=(theirs, folder, zygote, *arguments), daemon=True)
     process.start()
     theirs.close()
     seconds = limits.submission_seconds + MARGIN_SECONDS
@@ -125,7 +127,8 @@ def _in_own_process(folder: str, limits: Limits, *arguments) -> Examination | st
         ours.close()
 
 
-def _examine_and_send(connection, folder, notebook, exam, files, sandbox, limits, absent) -> None:
+def _examine_and_send(connection, folder, zygote, notebook, exam, files, sandbox, limits, absent) -> None:
+    adopt(zygote, sandbox, absent)
     os.environ["MPLBACKEND"] = "agg"
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)  # examinations run side by side, and waiting threads would stall each other

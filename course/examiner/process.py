@@ -2,15 +2,14 @@
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 
 import msgpack
-import psutil
 
 from .inside.channel import Channel, Closed
-from .sandbox import Limits, Sandboxed, start
+from .sandbox import GiB, Limits
+from .zygote import Sandboxed, start
 
 GRACE_SECONDS = 2.0  # between the request to stop and the kill
 START_SECONDS = 60.0
@@ -30,8 +29,8 @@ class Process:
         self.printed = {"stdout": bytearray(), "stderr": bytearray()}
         self.number = 0  # of the last request
         self.alive = True
-        for stream, name in ((self.sandboxed.process.stdout, "stdout"), (self.sandboxed.process.stderr, "stderr")):
-            self.channel.watched[stream.fileno()] = self._reader(stream.fileno(), self.printed[name])
+        for name, descriptor in self.sandboxed.outputs.items():
+            self.channel.watched[descriptor] = self._reader(descriptor, self.printed[name])
         deadline = time.monotonic() + START_SECONDS
         try:
             self.channel.send(msgpack.packb(files), deadline)
@@ -43,8 +42,11 @@ class Process:
         except BaseException:
             self.kill()
             raise
-        tree = psutil.Process(self.sandboxed.process.pid)
-        self.pid = [tree, *tree.children(recursive=True)][-1].pid
+
+    @property
+    def pid(self) -> int:
+        """The process's number, as it is here."""
+        return self.sandboxed.process
 
     def request(self, operation: str, arguments: dict, deadline: float, limit: str) -> dict:
         """The reply to a request; CandidateFailure, naming the `limit`, if there is none by the deadline."""
@@ -106,11 +108,11 @@ class Process:
         return read
 
     def _ending(self) -> str:
-        try:
-            status = self.sandboxed.process.wait(timeout=GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
+        status = self.sandboxed.wait(GRACE_SECONDS)
+        if status is None:
             return "it closed its connection"
-        signal_number = -status if status < 0 else status - 128  # the sandbox reports a signal as 128 + its number
-        if signal_number in signal.valid_signals():
-            return f"{signal.Signals(signal_number).name}: it crashed, was killed, or used more memory than it may"
+        if self.sandboxed.group and self.sandboxed.group.ran_out_of_memory():
+            return f"it used more than the limit of {self.limits.memory_bytes / GiB:g} GiB of memory"
+        if -status in signal.valid_signals():
+            return f"{signal.Signals(-status).name}: it crashed, was killed, or used more memory than it may"
         return f"exit status {status}"

@@ -1,32 +1,27 @@
-"""Where a candidate's process runs: inside bubblewrap, or, if it is asked for, with no protection at all.
+"""What a candidate's process may see and use: the view of the file system that bubblewrap makes, and the limits.
 
 In the sandbox there is no network, no file of the host but the Python installation and the system's libraries
 (read-only), one scratch folder in memory, no environment variable, no other process, no privilege. The modules that
-hold the answers are absent.
+hold the answers are absent. How processes are started there is told in zygote.py.
 """
 
-import contextlib
 import importlib.util
-import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
+from .inside.confine import FOLDERS, NOBODY, SCRATCH
 
 INSIDE = Path(__file__).parent / "inside"  # the only part of the course that the sandbox holds
 # places in the sandbox
-PACKAGE_FOLDER, STUBS, SCRATCH = "/opt/examiner", "/opt/absent", "/scratch"
+PACKAGE_FOLDER, STUBS = "/opt/examiner", "/opt/absent"
 SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin")
 SYSTEM += ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
-NOBODY = 65534
-KILL_SECONDS = 5.0
+NEEDED_BY_ROOT = ("SYS_ADMIN", "SETUID", "SETGID", "SETPCAP", "KILL")  # until a candidate's process has dropped it all
 MiB, GiB = 1 << 20, 1 << 30
 
 ABSENT = ("quant_kernels", "course", "gguf", "llama_cpp", "bitsandbytes", "torchao", "nbgrader")
@@ -47,8 +42,8 @@ class Limits:
 
     cell_seconds: float = 30.0
     submission_seconds: float = 300.0
-    memory_bytes: int = 4 * GiB  # of data, per process
-    processes: int = 64
+    memory_bytes: int = 4 * GiB  # of data, per process; of all together where there is a control group
+    processes: int = 64  # and threads
     file_bytes: int = 64 * MiB
     scratch_bytes: int = 256 * MiB
     output_bytes: int = 1 * MiB  # printed by one cell
@@ -67,31 +62,6 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
-@dataclass
-class Sandboxed:
-    """A started candidate's process: bubblewrap's (or its own) process and our end of the connection."""
-
-    process: subprocess.Popen
-    connection: socket.socket
-    folder: tempfile.TemporaryDirectory
-
-    def kill(self) -> None:
-        """End the process, and with it everything that it started; returns when all of it is gone."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            tree = psutil.Process(self.process.pid).children(recursive=True)
-            for process in tree:  # the first child of a process namespace takes all others with it
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-            psutil.wait_procs(tree, timeout=KILL_SECONDS)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        self.connection.close()
-        for stream in (self.process.stdout, self.process.stderr):
-            stream.close()
-        self.folder.cleanup()
-
-
 def check_sandbox(kind: str) -> None:
     """Raise SandboxError, saying what to do, if candidates' processes cannot be started in this sandbox."""
     if kind == "none":
@@ -103,78 +73,52 @@ def check_sandbox(kind: str) -> None:
         raise SandboxError(
             f"bubblewrap is not installed (Debian: apt-get install bubblewrap; Linux only); install it, {advice}"
         )
-    command = [*_bubblewrap(DEFAULT_LIMITS, ()), sys.executable, "-c", "import sys"]
-    trial = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    with tempfile.TemporaryDirectory(prefix="examiner-") as folder:
+        command = [*bubblewrap(write_stubs(Path(folder), ()), ()), sys.executable, "-m", "inside.keeper"]
+        trial = subprocess.run(command, capture_output=True, text=True, timeout=60)
     if trial.returncode != 0:
-        reason = trial.stderr.strip() or f"exit status {trial.returncode}"
+        reason = trial.stderr.strip().rpartition("\n")[2] or f"exit status {trial.returncode}"
         raise SandboxError(f"bubblewrap is refused on this machine ({reason}); allow user namespaces, {advice}")
 
 
-def start(kind: str, limits: Limits, absent: tuple[str, ...] = ABSENT) -> Sandboxed:
-    """Start a candidate's process; it waits for its files on the connection."""
-    ours, theirs = socket.socketpair()
-    folder = tempfile.TemporaryDirectory(prefix="candidate-", ignore_cleanup_errors=True)
-    setup = {"descriptor": theirs.fileno(), "reply_bytes": limits.reply_bytes, "rlimits": limits.rlimits()}
-    stubs = _write_stubs(Path(folder.name) / "absent", absent)
-    if kind == "none":
-        setup["rlimits"].pop("RLIMIT_NPROC")  # it would count every process of this user
-        prefix, work = [], Path(folder.name) / "work"
-        work.mkdir()
-        environment = {"PATH": os.environ["PATH"], **_environment(INSIDE.parent, stubs, work)}
-    else:
-        own = ("--ro-bind", str(INSIDE), f"{PACKAGE_FOLDER}/{INSIDE.name}", "--ro-bind", str(stubs), STUBS)
-        prefix = _bubblewrap(limits, (*_masks(absent), *own))
-        work, environment = None, {"PATH": os.environ["PATH"]}
-    with theirs:
-        process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "inside", json.dumps(setup)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=[theirs.fileno()],
-            cwd=work,
-            env=environment,
-            start_new_session=True,
-        )
-    return Sandboxed(process, ours, folder)
-
-
-def _environment(package_folder: Path, stubs: Path, home: Path) -> dict[str, str]:
+def environment(package_folder: Path | str, stubs: Path | str) -> dict[str, str]:
+    """The environment variables of candidates' processes, but for PATH."""
+    work = FOLDERS["work"]
     return {
-        "HOME": str(home),
+        "HOME": work,
         "LANG": "C.UTF-8",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "OMP_NUM_THREADS": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": f"{package_folder}{os.pathsep}{stubs}",
-        "TMPDIR": str(home),
+        "TMPDIR": FOLDERS["tmp"],
+        "USER": "candidate",
     }
 
 
-def _bubblewrap(limits: Limits, binds: tuple[str, ...]) -> list[str]:
+def bubblewrap(stubs: Path, absent: tuple[str, ...]) -> list[str]:
     """The bubblewrap command up to the program: what it sees, where it stands, what it may do."""
-    command = ["bwrap", "--die-with-parent", "--new-session", "--hostname", "examiner", "--unshare-cgroup-try"]
+    command = ["bwrap", "--new-session", "--hostname", "examiner", "--unshare-cgroup-try"]
     command += [f"--unshare-{kind}" for kind in ("ipc", "pid", "net", "uts")]
     for path in SYSTEM:
         if os.path.islink(path):
             command += ["--symlink", os.readlink(path), path]
         elif os.path.exists(path):
             command += ["--ro-bind", path, path]
-    command += ["--proc", "/proc", "--dev", "/dev"]
-    for folder in ("/tmp", "/dev/shm", SCRATCH):  # before the installation, which may lie below /tmp
-        command += ["--perms", "1777", "--size", str(limits.scratch_bytes), "--tmpfs", folder]
+    command += ["--proc", "/proc", "--dev", "/dev", "--perms", "0755", "--dir", SCRATCH]
+    command += ["--perms", "1777", "--tmpfs", "/tmp"]  # before the installation, which may lie below it
     for path in sorted({sys.prefix, sys.base_prefix, os.path.realpath(sys.prefix), os.path.realpath(sys.base_prefix)}):
         command += [*_readable_parents(path), "--ro-bind", path, path]
     for folder in ("/opt", PACKAGE_FOLDER):
         command += ["--perms", "0755", "--dir", folder]
-    command += [*binds, "--remount-ro", "/", "--chdir", SCRATCH, "--clearenv", "--setenv", "PATH", "/usr/bin:/bin"]
-    for name, value in _environment(Path(PACKAGE_FOLDER), Path(STUBS), Path(SCRATCH)).items():
+    command += ["--ro-bind", str(INSIDE), f"{PACKAGE_FOLDER}/{INSIDE.name}", "--ro-bind", str(stubs), STUBS]
+    command += [*_masks(absent), "--remount-ro", "/", "--chdir", "/", "--clearenv", "--setenv", "PATH", "/usr/bin:/bin"]
+    for name, value in environment(PACKAGE_FOLDER, STUBS).items():
         command += ["--setenv", name, value]
     if os.geteuid() != 0:
         return [*command, "--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY), "--cap-drop", "ALL", "--"]
-    # the kernel counts no processes of the real root: become nobody before the candidate's code runs
-    drop = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "--inh-caps=-all", "--"]
-    return [*command, "--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--", *drop]
+    needed = [part for name in NEEDED_BY_ROOT for part in ("--cap-add", f"CAP_{name}")]
+    return [*command, "--cap-drop", "ALL", *needed, "--"]
 
 
 def _readable_parents(path: str) -> list[str]:
@@ -199,8 +143,9 @@ def _masks(absent: tuple[str, ...]) -> list[str]:
     return masks
 
 
-def _write_stubs(folder: Path, absent: tuple[str, ...]) -> Path:
-    """Modules that say why the real ones are absent."""
+def write_stubs(parent: Path, absent: tuple[str, ...]) -> Path:
+    """A new folder below `parent`, with modules that say why the real ones are absent."""
+    folder = parent / "absent"
     folder.mkdir()
     for name in absent:
         (folder / f"{name}.py").write_text(ABSENT_MODULE.format(name=name))

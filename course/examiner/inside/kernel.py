@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 import types
+import warnings
 
 import msgpack
 from IPython.core.displayhook import DisplayHook
@@ -64,6 +65,15 @@ class Shell(InteractiveShell):
         }
 
 
+def the_shell() -> Shell:
+    """The one shell of this process, made at the first call."""
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.InteractiveShell.colors = "nocolor"
+    with warnings.catch_warnings(action="ignore"):  # that there is no history
+        return Shell.instance(config=config)
+
+
 class Kernel:
     """Answers the examiner's requests, one at a time."""
 
@@ -71,10 +81,7 @@ class Kernel:
         self.channel = channel
         self.busy = False
         self.functions = {}  # number -> function that crossed
-        config = Config()
-        config.HistoryManager.enabled = False
-        config.InteractiveShell.colors = "nocolor"
-        self.shell = Shell.instance(config=config)
+        self.shell = the_shell()
         signal.signal(signal.SIGINT, self.on_interrupt)
 
     def on_interrupt(self, *_):
