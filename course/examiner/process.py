@@ -112,7 +112,7 @@ class Process:
         if status is None:
             return "it closed its connection"
         if self.sandboxed.group and self.sandboxed.group.ran_out_of_memory():
-            return f"it used more than the limit of {self.limits.memory_bytes / GiB:g} GiB of memory"
+            return f"its processes used more than the limit of {self.limits.memory_bytes / GiB:.3g} GiB of memory"
         if -status in signal.valid_signals():
             return f"{signal.Signals(-status).name}: it crashed, was killed, or used more memory than it may"
         return f"exit status {status}"

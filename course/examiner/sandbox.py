@@ -112,7 +112,8 @@ def bubblewrap(stubs: Path, absent: tuple[str, ...]) -> list[str]:
     for folder in ("/opt", PACKAGE_FOLDER):
         command += ["--perms", "0755", "--dir", folder]
     command += ["--ro-bind", str(INSIDE), f"{PACKAGE_FOLDER}/{INSIDE.name}", "--ro-bind", str(stubs), STUBS]
-    command += [*_masks(absent), "--remount-ro", "/", "--chdir", "/", "--clearenv", "--setenv", "PATH", "/usr/bin:/bin"]
+    command += [*_masks(absent, stubs / ".empty"), "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"]
+    command += ["--clearenv", "--setenv", "PATH", "/usr/bin:/bin"]
     for name, value in environment(PACKAGE_FOLDER, STUBS).items():
         command += ["--setenv", name, value]
     if os.geteuid() != 0:
@@ -131,7 +132,7 @@ def _readable_parents(path: str) -> list[str]:
     return [part for parent in parents for part in ("--perms", "0755", "--dir", parent)]
 
 
-def _masks(absent: tuple[str, ...]) -> list[str]:
+def _masks(absent: tuple[str, ...], empty: Path) -> list[str]:
     """Cover the absent modules where they are installed, so that no import trick finds them."""
     masks = []
     for name in absent:
@@ -139,14 +140,14 @@ def _masks(absent: tuple[str, ...]) -> list[str]:
         for place in list(spec.submodule_search_locations or [spec.origin]) if spec else []:
             if not any(Path(place).is_relative_to(prefix) for prefix in (sys.prefix, sys.base_prefix, "/usr")):
                 continue  # not in the sandbox anyway
-            masks += ["--tmpfs", place] if os.path.isdir(place) else ["--ro-bind", os.devnull, place]
+            masks += ["--ro-bind", str(empty) if os.path.isdir(place) else os.devnull, place]
     return masks
 
 
 def write_stubs(parent: Path, absent: tuple[str, ...]) -> Path:
-    """A new folder below `parent`, with modules that say why the real ones are absent."""
+    """A new folder below `parent`, with modules that say why the real ones are absent, and an empty folder."""
     folder = parent / "absent"
-    folder.mkdir()
+    (folder / ".empty").mkdir(parents=True)
     for name in absent:
         (folder / f"{name}.py").write_text(ABSENT_MODULE.format(name=name))
     folder.chmod(0o755)
