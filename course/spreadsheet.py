@@ -1,4 +1,4 @@
-"""CSV files as spreadsheets write them back: with other separators, decimal commas, a byte order mark, columns moved."""
+"""CSV files as spreadsheets write them back: other separators, decimal commas, a byte order mark, columns moved."""
 
 import csv
 import io

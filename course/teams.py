@@ -6,8 +6,8 @@
       green: [ann, cyd]
     q08: {}               # a question that everybody answers alone
 
-A team hands in once, at submitted/TEAM/ASSIGNMENT, and is graded like a candidate; for nbgrader the team is the student.
-The report and the export give each member the team's scores.
+A team hands in once, at submitted/TEAM/ASSIGNMENT, and is graded like a candidate: nbgrader keeps the team's name as a
+student's id. The report and the export give each member the team's scores.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,11 +1,14 @@
 """A small question for the tests of the course's own tools, as text and as built."""
 
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
 
 from course.build import build
+
+from .classroom import make_classroom
 
 DATA = Path(__file__).parent / "data"
 
@@ -37,3 +40,13 @@ def built_once(tmp_path_factory):
 def sample_course(built_once, tmp_path):
     """A course directory of a test's own, with the sample question built."""
     return Path(shutil.copytree(built_once, tmp_path / "course"))
+
+
+@pytest.fixture(scope="session")
+def classroom(built_once, tmp_path_factory):
+    """A course directory with a graded class; shared, so tests must not change it."""
+    course = tmp_path_factory.mktemp("classroom") / "class"
+    shutil.copytree(built_once, course)
+    with warnings.catch_warnings(action="ignore"):  # nbgrader's own add_submission
+        make_classroom(course)
+    return course

@@ -1,71 +1,27 @@
+"""The report: tables, CSV files, page."""
+
 import csv
+import html
 import io
-import json
 import re
 import shutil
 from html.parser import HTMLParser
 
-import nbformat
 import pytest
-from nbformat.v4 import new_notebook
 from nbgrader.api import Gradebook
 from rich.console import Console
 
-from course.report import NOT_SCORED, ReportError, csv_text, report
-from course.report_page import exercise_means, plot
+from course import report_page
+from course.card import Card, PassMark
+from course.gather import NO_MESSAGE
+from course.report import course_csv, report
+from course.report_page import exercise_means, plot, reasons, render_page
+from course.results import NOT_SCORED, Exercise, Question, Row
+from course.standing import standings
 
-NAME = "q90_sample"
-SCRIPT = "<script>alert(1)</script>"
-IMAGE = "<img src=x onerror=alert(1)>"  # as the id of a candidate, which is the name of a folder
-FORMULA = '=HYPERLINK("x")'
-POINTS = ("test-width", "test-ones", "test-ones-hidden")
-RUBRIC = ("rubric-depth", "rubric-clarity")
+from .classroom import FORMULA, IMAGE, NAME, SCRIPT
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")  # nbgrader's own add_submission
-
-
-def add(course, student, points=None, rubric=None, messages=None):
-    """Hand in and, where points are given, grade a submission as the tools of nbgrader do."""
-    folder = course / "submitted" / student / NAME
-    folder.mkdir(parents=True)
-    (folder / f"{NAME}.ipynb").write_text("{}")
-    with Gradebook(f"sqlite:///{course}/gradebook.db") as gradebook:
-        gradebook.update_or_create_student(student)
-        gradebook.add_submission(NAME, student)
-        for name, value in zip(POINTS, points or (), strict=False):
-            grade = gradebook.find_grade(name, NAME, NAME, student)
-            grade.auto_score, grade.needs_manual_grade = value, False
-        for name, value in zip(RUBRIC, rubric or (), strict=False):
-            grade = gradebook.find_grade(name, NAME, NAME, student)
-            grade.manual_score, grade.needs_manual_grade = value, False
-        gradebook.db.commit()
-    if messages is not None:
-        exercises = [{"grade_id": name, "points": 0, "max_points": 1, "message": messages.get(name)} for name in POINTS]
-        write_autograded(course, student, new_notebook(metadata={"course": {"examination": {"exercises": exercises}}}))
-
-
-def write_autograded(course, student, notebook):
-    folder = course / "autograded" / student / NAME
-    folder.mkdir(parents=True)
-    nbformat.write(notebook, folder / f"{NAME}.ipynb")
-
-
-@pytest.fixture(scope="module")
-def classroom(built_once, tmp_path_factory):
-    """A course directory with a graded class in every state that a submission can be in."""
-    course = tmp_path_factory.mktemp("class") / "class"
-    shutil.copytree(built_once, course)
-    add(course, "ada", (4, 1, 1), (7, 6), {})
-    add(course, "bob", (0, 1, 1), (5, 2), {"test-width": f"5 is 101,\nnot {SCRIPT}"})
-    add(course, "cyd", (4, 1, 0), None, {"test-ones-hidden": "=1+1"})
-    add(course, FORMULA, (0, 0, 0), (1,))
-    add(course, IMAGE, (4, 1, 1), (4, 2))
-    add(course, "[red]eve\x1b[31m")
-    add(course, "fay")
-    with Gradebook(f"sqlite:///{course}/gradebook.db") as gradebook:
-        gradebook.add_student("zoe")
-    (course / "autograded/ungraded.json").write_text(json.dumps({f"fay/{NAME}": f"the notebook is not JSON: {SCRIPT}"}))
-    return course
 
 
 @pytest.fixture(scope="module")
@@ -73,60 +29,33 @@ def rows(classroom):
     return {row.student: row for row in report(classroom)}
 
 
-def test_points_and_levels(rows):
-    ada, bob, cyd = rows["ada"], rows["bob"], rows["cyd"]
-    assert (ada.code, ada.max_code, ada.rubric, ada.max_rubric, ada.level) == (6, 6, 13, 14, "senior")
-    assert (bob.code, bob.rubric, bob.level) == (2, 7, "below mid")  # 33 percent of the code
-    assert (cyd.code, cyd.rubric, cyd.rubric_text, cyd.level) == (5, None, NOT_SCORED, NOT_SCORED)
-    assert rows[IMAGE].level == "mid"
-    assert ada.title == "90. Counting bits: a sample"
+def read_csv(path):
+    return list(csv.DictReader(io.StringIO(path.read_text())))
 
 
-def test_one_rubric_cell_without_a_score_leaves_the_rubric_open(rows):
-    assert rows[FORMULA].rubric is None and rows[FORMULA].level == NOT_SCORED
+def question(number):
+    card = Card(number, "A title", "", "", ("mid",), (), {}, (), {"mid": PassMark(12, 60)})
+    return Question(f"q{number:02}_x", card, {str(k): ("x", f"t{k}", 1) for k in range(6)}, {"r": 20})
 
 
-def test_exercises_come_in_the_order_of_the_notebook_with_their_reasons(rows):
-    assert tuple(exercise.name for exercise in rows["ada"].exercises) == POINTS
-    assert [exercise.message for exercise in rows["bob"].exercises] == [f"5 is 101,\nnot {SCRIPT}", "", ""]
-    assert all(exercise.message == "" for exercise in rows[FORMULA].exercises)  # no autograded notebook
-
-
-def test_what_is_not_graded_is_named_and_never_a_zero(rows):
-    fay, eve, zoe = rows["fay"], rows["[red]eve\ufffd[31m"], rows["zoe"]
-    assert (fay.status, fay.reason) == ("not graded", f"the notebook is not JSON: {SCRIPT}")
-    assert (eve.status, eve.reason) == ("not graded", "grading has not reached it yet")
-    assert (zoe.status, zoe.reason) == ("no submission", "")
-    assert not any(row.is_graded or row.exercises for row in (fay, eve, zoe))
-
-
-def test_failed_regrading_hides_the_old_points(classroom, tmp_path):
+def test_late_penalty_lowers_the_total_but_not_the_level(classroom, tmp_path):
     course = shutil.copytree(classroom, tmp_path / "class")
-    (course / "autograded/ungraded.json").write_text(json.dumps({f"ada/{NAME}": "it never ends"}))
-    (ada,) = (row for row in report(course) if row.student == "ada")
-    assert (ada.status, ada.reason) == ("not graded", "it never ends")
+    with Gradebook(f"sqlite:///{course}/gradebook.db") as gradebook:
+        gradebook.find_submission_notebook(NAME, NAME, "ada").late_submission_penalty = 5
+        gradebook.db.commit()
+    (ada,) = (row for row in report(course, html_path=tmp_path / "r.html") if row.student == "ada")
+    assert (ada.total, ada.level) == (14, "senior")
+    assert "−5 late" in (tmp_path / "r.html").read_text()
 
 
-def test_without_card_and_release_there_are_points_but_no_levels(classroom, tmp_path):
-    course = shutil.copytree(classroom, tmp_path / "class")
-    shutil.rmtree(course / "release")
-    rows = {row.student: row for row in report(course)}
-    assert (rows["ada"].code, rows["ada"].rubric, rows["ada"].level, rows["ada"].title) == (6, 13, "-", NAME)
-
-
-def test_submission_of_an_unknown_assignment_is_named(classroom, tmp_path):
-    course = shutil.copytree(classroom, tmp_path / "class")
-    (course / "submitted/ada/q91_other").mkdir()
-    rows = [row for row in report(course) if row.assignment == "q91_other"]
-    assert [(row.student, row.status) for row in rows] == [("ada", "not graded")]
-
-
-def test_damaged_autograded_notebook_costs_only_the_reasons(classroom, tmp_path):
-    course = shutil.copytree(classroom, tmp_path / "class")
-    for content in ("{", "[]", '{"metadata": {"course": 3}}'):
-        (course / f"autograded/bob/{NAME}/{NAME}.ipynb").write_text(content)
-        rows = {row.student: row for row in report(course)}
-        assert rows["bob"].code == 2 and not any(exercise.message for exercise in rows["bob"].exercises)
+def test_what_needs_a_look_is_in_row_csv_page_and_table(classroom, tmp_path, rows):
+    out = io.StringIO()
+    report(classroom, csv_path=tmp_path / "r.csv", html_path=tmp_path / "r.html", console=Console(file=out, width=160))
+    note = "a cell was copied; the first one counts"
+    assert rows["cyd"].notes == (note, SCRIPT)
+    (line,) = (line for line in read_csv(tmp_path / "r.csv") if line["candidate"] == "cyd")
+    assert line["notes"] == f"{note}; {SCRIPT}"
+    assert note in (tmp_path / "r.html").read_text() and note in out.getvalue()
 
 
 def test_course_without_submissions(built_once, tmp_path):
@@ -134,30 +63,35 @@ def test_course_without_submissions(built_once, tmp_path):
     assert "No submission was handed in yet" in (tmp_path / "r.html").read_text()
 
 
-def test_missing_gradebook_is_said_and_not_made(tmp_path):
-    with pytest.raises(ReportError, match=r"no gradebook at .*gradebook\.db; `course build`"):
-        report(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_csv_has_a_line_for_each_row_and_no_formula(rows):
-    lines = list(csv.DictReader(io.StringIO(csv_text(list(rows.values())))))
+def test_csv_has_a_line_for_each_row_and_no_formula(classroom, rows, tmp_path):
+    report(classroom, csv_path=tmp_path / "r.csv")
+    lines = read_csv(tmp_path / "r.csv")
     by_name = {line["candidate"]: line for line in lines}
     assert len(lines) == len(rows) and f"'{FORMULA}" in by_name
     assert by_name["ada"] == {
         "candidate": "ada",
         "question": NAME,
+        "team": "",
         "status": "graded",
         "code": "6",
         "max_code": "6",
         "rubric": "13",
         "max_rubric": "14",
+        "penalty": "0",
         "level": "senior",
+        "notes": "",
         "reasons": "",
     }
     assert (by_name["cyd"]["rubric"], by_name["cyd"]["level"]) == ("", NOT_SCORED)
     assert (by_name["fay"]["code"], by_name["fay"]["reasons"]) == ("", f"the notebook is not JSON: {SCRIPT}")
     assert not any(cell.lstrip().startswith(("=", "+", "@", "-1")) for line in lines for cell in line.values())
+    (ada, *_) = (line for line in read_csv(course_csv(tmp_path / "r.csv")) if line["candidate"] == "ada")
+    assert (ada["code"], ada["passed"], ada["level"], ada["missing"]) == (
+        "6",
+        "mid 1 of 1, senior 1 of 1",
+        "senior",
+        "",
+    )
 
 
 class Page(HTMLParser):
@@ -183,7 +117,7 @@ def test_page_is_one_file_and_escapes_what_candidates_wrote(classroom, tmp_path)
     content = path.read_text()
     page = Page(content)
     assert SCRIPT not in content and IMAGE not in content and "script" not in page.tags
-    assert page.links and all(link.startswith("data:image/svg+xml;base64,") for link in page.links)
+    assert page.links and all(link.startswith(("data:image/svg+xml;base64,", "#c")) for link in page.links)
     assert not re.search(r"@import|url\(|https?://", content)
     text = "".join(page.text)
     for shown in (
@@ -193,7 +127,7 @@ def test_page_is_one_file_and_escapes_what_candidates_wrote(classroom, tmp_path)
         "90. Counting bits: a sample",
         "senior",
         "5 is 101,",
-        "no reason was recorded",
+        NO_MESSAGE,
     ):
         assert shown in text
 
@@ -210,4 +144,31 @@ def test_table_shows_markup_and_control_characters_as_text(classroom):
     text = out.getvalue()
     assert "[red]eve" in text and "\x1b" not in text
     assert re.search(r"ada .* 6 / 6 .* 13 / 14 .* senior", text)
-    assert "not graded: fay, 90. Counting bits: a sample: the notebook is not JSON" in text
+    assert "fay, 90. Counting bits: a sample: not graded: the notebook is not JSON" in text
+
+
+def test_same_reasons_are_said_once():
+    exercises = (
+        Exercise("a", 0, 2, "not implemented"),
+        Exercise("b", 1, 3, "odd"),
+        Exercise("c", 0, 4, "not implemented"),
+    )
+    row = Row("ann", question(1), exercises=(*exercises, Exercise("d", 1, 1)), rubric=0.0)
+    assert reasons(row) == [("a, c", 0, 6, "not implemented"), ("b", 1, 3, "odd")]
+
+
+def test_page_of_several_questions_is_a_matrix_and_stays_bounded(monkeypatch):
+    monkeypatch.setattr(report_page, "MAX_REASONS", 600)
+    monkeypatch.setattr(report_page, "MESSAGE_CHARACTERS", 96_000)
+    questions = [question(number) for number in range(1, 5)]
+    rows = []
+    for student in range(40):
+        for of in questions:
+            exercises = tuple(Exercise(f"t{k}", 0, 1, f"{student} {of.name} {k}: {'<b>' * 300}") for k in range(6))
+            rows.append(Row(f"s{student:03}", of, exercises=exercises, rubric=3.0))
+    page = render_page(standings(rows), "large")
+    assert page.count('<td class="q below">') == 160 and "<b><b>" not in page
+    assert page.count("<pre>") == 600 and "The reasons of 15 more candidates stand in report.csv" in page
+    messages = re.findall(r"<pre>(.*?)</pre>", page, re.DOTALL)
+    assert {len(html.unescape(message)) for message in messages} == {104}  # 96,000 / 960, and the mark of the cut
+    assert Page(page).tags.count("details") == 4 + 25
