@@ -17,7 +17,7 @@ define need
 	else echo "this target needs $(2); on Debian: apt-get install $(2)"; exit 1; fi; }
 endef
 
-.PHONY: help setup demo lab mixes test lint unit compiled notebooks browser bench release
+.PHONY: help setup demo lab mixes test lint unit compiled notebooks grader browser bench release
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
@@ -47,7 +47,7 @@ mixes: $(SETUP) ## every mix of both models: size, perplexity, KL divergence, to
 	@$(BIN)/python -m quant_kernels mixes "$$($(BIN)/course fetch course-model)" $(TEXTS) --windows 32 --plot mixes/course-model.svg
 	@$(BIN)/python -m quant_kernels mixes "$$($(BIN)/course fetch smollm2)" $(TEXTS) --windows 8 --plot mixes/smollm2.svg --allow-requantize
 
-test: lint unit compiled notebooks demo browser ## everything that must hold
+test: lint unit compiled notebooks demo grader browser ## everything that must hold
 
 lint: $(SETUP) ## style
 	@$(BIN)/ruff check .
@@ -69,6 +69,11 @@ notebooks: $(SETUP) ## release/ equals source/; all sample answers get what they
 	@$(BIN)/course rehearse
 	@$(BIN)/course fetch smollm2 >/dev/null
 	@$(BIN)/pytest -q -m rehearsal
+
+grader: $(SETUP) ## the grader under attack, killed in the middle, on a database server
+	$(call need,bwrap,bubblewrap)
+	$(call need,$(or $(lastword $(wildcard /usr/lib/postgresql/*/bin/initdb)),initdb),postgresql)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -m grader
 
 browser: $(SETUP) ## a learner's first exercise, in JupyterLab in headless Chromium
 	$(call need,bwrap,bubblewrap)

@@ -5,7 +5,8 @@ both values, and where it can the idea behind them. `mistakes` maps a clause ("t
 that this misconception gives, or to a function of no arguments that makes it (called only after a failure).
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -69,6 +70,37 @@ def check_raises(error: type[Exception], what: str, function: Callable, *argumen
     except Exception as other:
         raise AssertionError(f"{what}: expected {error.__name__}, got {type(other).__name__}: {other}") from None
     raise AssertionError(f"{what}: expected {error.__name__}, but it returned a value.")
+
+
+class Points:
+    """Counts the points of a test cell's parts, so that a part that fails leaves the others their points.
+
+    What is missing is printed, with the reason. The cell's last line is `points.earned`: nbgrader, the examiner and a
+    learner's own kernel show, and score, the value of a last expression.
+
+    >>> points = Points()
+    >>> with points.part(2, "even numbers"):
+    ...     assert 4 % 2 == 0
+    >>> with points.part(1, "odd numbers"):
+    ...     assert 4 % 2 == 1, "4 is not odd"
+    odd numbers, 0 of 1 points: 4 is not odd
+    >>> points.earned
+    2
+    """
+
+    def __init__(self):
+        self.earned = 0
+
+    @contextlib.contextmanager
+    def part(self, points: float, what: str) -> Iterator[None]:
+        """Give the points if the block raises nothing; else print why not, and go on after it."""
+        try:
+            yield
+        except Exception as error:
+            named = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+            print(f"{what}, 0 of {points:g} points: {named.removesuffix(': ') or 'a check failed'}")
+        else:
+            self.earned += points
 
 
 def _betrayed(got: object, expected: Value, atol: torch.Tensor | float, mistakes: Mistakes | None) -> str:

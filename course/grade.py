@@ -1,29 +1,26 @@
-"""`course grade`: examines every submission of a course directory on a Dask cluster, and records it as nbgrader would.
+"""`course grade`: examines every submission of a course directory on Dask, and records it as nbgrader would.
 
-Workers examine and return; this process alone writes the gradebook and autograded/. A submission that was examined
-before, by the same tests, is left as it is, so that a run that was killed goes on where it stopped.
+Workers examine and return; this process alone writes the gradebook and autograded/. A submission that was graded
+before is left as it is, so that a run that was killed goes on where it stopped; one that was graded by older tests is
+left to `course regrade`, which tells first whose score changes.
 """
 
 import contextlib
 import json
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import dask
-import nbformat
-from distributed import Client, LocalCluster, as_completed
+from nbgrader import api
 from nbgrader.coursedir import CourseDirectory
 
-from .directory import load_config, step_folder, write_atomically
-from .examiner import check_sandbox, examine
-from .examiner.examine import submission_digest
-from .examiner.nbgrader_plugin import Examine
+from .cluster import Where
+from .directory import load_config, only_writer, open_gradebook, write_atomically
+from .earlier import Earlier, Pile, stamp
 from .record import RecordError, record
-from .submissions import GradeError, Submission, Ungradable, find_submissions, load_exams, read_submission
+from .submissions import Submission, Ungradable
 
-GRADED, UNCHANGED, NOT_GRADED = "graded", "unchanged", "not graded"
+GRADED, UNCHANGED, OLDER, NOT_GRADED = "graded", "unchanged", "graded by older tests", "not graded"
 
 
 @dataclass
@@ -36,11 +33,17 @@ class Outcome:
     points: float | None = None
     max_points: float | None = None
     reason: str = ""  # why it was not graded
-    exercises: list[dict] = field(default_factory=list)  # grade_id, points, max_points, message
+    exercises: list[dict] = field(default_factory=list)  # notebook, grade_id, points, max_points, message
+    notes: list[str] = field(default_factory=list)  # what needs a look
 
     @property
     def is_graded(self) -> bool:
         return self.status != NOT_GRADED
+
+    def set_result(self, status: str, exercises: list[dict], notes: list[str]) -> None:
+        self.status, self.exercises, self.notes = status, exercises, notes
+        self.points = sum(exercise["points"] for exercise in exercises)
+        self.max_points = sum(exercise["max_points"] for exercise in exercises)
 
 
 def grade(
@@ -49,123 +52,107 @@ def grade(
     *,
     student: str | None = None,
     workers: int = 2,
+    scheduler: str | None = None,
     sandbox: str | None = None,
     force: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> list[Outcome]:
     """Grade the submissions of a course directory, and return what became of each, sorted.
 
-    `assignments` are full names (None: all), `student` one candidate's id. Raises GradeError if there is nothing to
-    grade or the gradebook does not know an assignment, SandboxError if candidates' code cannot be run safely.
+    `assignments` are full names (None: all), `student` one candidate's id; `workers` and the rest are those of Where.
+    Raises GradeError if there is nothing to grade, the gradebook does not know an assignment, or the cluster is lost;
+    SandboxError if candidates' code cannot be run safely; DirectoryError if another process grades this course
+    directory. What was recorded until then stays.
     """
-    if workers < 1:
-        raise GradeError(f"{workers} workers can grade nothing; at least 1 is needed")
-    config = load_config(course_dir)
-    if sandbox:
-        config.Examine.sandbox = sandbox
-    settings = Examine(config=config).settings
-    check_sandbox(settings["sandbox"])
-    coursedir = CourseDirectory(config=config)
-    outcomes, waiting = [], []
-    exams = {}
-    for student_id, assignment in find_submissions(coursedir, assignments, student):
-        if assignment not in exams:
-            exams[assignment] = load_exams(coursedir, assignment)
-        outcome = Outcome(student_id, assignment)
-        outcomes.append(outcome)
+    where = Where(workers, scheduler, sandbox, say)
+    coursedir = CourseDirectory(config=load_config(course_dir))
+    settings = where.settings(coursedir)
+    pile = Pile(coursedir, assignments, student)
+    outcomes = {key: Outcome(*key) for key in pile.found}
+    with only_writer(coursedir):
         try:
-            submission = read_submission(coursedir, student_id, assignment, exams[assignment])
-        except Ungradable as error:
-            outcome.reason = str(error)
-            continue
-        if not force and _take_up(coursedir, submission, outcome):
-            continue
-        waiting.append((submission, outcome))
-    done = len(outcomes) - len(waiting)
-    on_progress(done, len(outcomes))
-    for submission, outcome in _examine_all(waiting, workers, settings):
-        if submission.is_examined:
-            _record(coursedir, submission, outcome)
-        done += 1
+            _grade(pile, outcomes, where, settings, force, on_progress)
+        finally:
+            _write_ungraded(coursedir, list(outcomes.values()))
+    return list(outcomes.values())
+
+
+def _grade(pile: Pile, outcomes: dict, where: Where, settings: dict, force: bool, on_progress: Callable) -> None:
+    on_the_way = {}  # (student, assignment) -> digest of the files, and whether they were graded before
+    done = 0
+
+    def tell(more: int) -> None:
+        nonlocal done
+        done += more
         on_progress(done, len(outcomes))
-    _write_ungraded(coursedir, outcomes)
-    return outcomes
 
-
-def _take_up(coursedir: CourseDirectory, submission: Submission, outcome: Outcome) -> bool:
-    """Whether the submission was graded already, as it is now and by the tests of now; the outcome then says how."""
-    folder = step_folder(coursedir, "autograded", submission.assignment, submission.student)
-    points = max_points = 0.0
-    exercises = []
-    for name, exam in submission.exams.items():
-        try:
-            metadata = nbformat.read(folder / f"{name}.ipynb", as_version=4).metadata["course"]["examination"]
-        except (OSError, KeyError, ValueError, nbformat.reader.NotJSONError):
-            return False
-        digests = (submission_digest(submission.notebooks[name], exam), exam.digest)
-        if (metadata.get("submission"), metadata.get("exam")) != digests:
-            return False
-        exercises += metadata["exercises"]
-    points = sum(exercise["points"] for exercise in exercises)
-    max_points = sum(exercise["max_points"] for exercise in exercises)
-    outcome.status, outcome.points, outcome.max_points, outcome.exercises = UNCHANGED, points, max_points, exercises
-    return True
-
-
-def _examine_all(
-    waiting: list[tuple[Submission, Outcome]], workers: int, settings: dict
-) -> Iterator[tuple[Submission, Outcome]]:
-    """Examine on a local Dask cluster; yields each submission when its last notebook is done or has failed."""
-    if not waiting:
-        return
-    with _cluster(min(workers, len(waiting))) as client:
-        jobs = {}
-        for submission, outcome in waiting:
-            for name, exam in submission.exams.items():
-                notebook = submission.notebooks[name]
-                future = client.submit(examine, notebook, exam, submission.files, **settings, pure=False, retries=1)
-                jobs[future] = (submission, outcome, name)
-        for future in as_completed(list(jobs)):
-            submission, outcome, name = jobs.pop(future)
-            error = future.exception()
-            if error is not None:
-                outcome.reason = f"the examination failed: {error}"
-                yield submission, outcome
+    def waiting() -> Iterator[Submission]:
+        for key, outcome in outcomes.items():
+            earlier = pile.earlier(*key)
+            if earlier and not force:
+                _take_up(pile, earlier, outcome)
+                tell(1)
                 continue
-            submission.examinations[name] = future.result()
-            future.release()
-            if submission.is_examined:
-                yield submission, outcome
+            try:
+                submission = pile.read(*key)
+                on_the_way[key] = pile.hand_in_digest(*key), earlier is not None
+                yield submission
+            except Ungradable as error:
+                outcome.reason = str(error)
+                tell(1)
+
+    tell(0)
+    with contextlib.closing(where.examine(waiting(), settings)) as examined:
+        for submission, reason in examined:
+            key = submission.student, submission.assignment
+            outcome = outcomes[key]
+            outcome.reason = reason or record_examined(pile.coursedir, submission, *on_the_way.pop(key))
+            if not outcome.reason:
+                outcome.set_result(GRADED, examined_exercises(submission), submission.notes)
+            tell(1)
+
+
+def _take_up(pile: Pile, earlier: Earlier, outcome: Outcome) -> None:
+    status = UNCHANGED if pile.is_current(outcome.assignment, earlier) else OLDER
+    outcome.set_result(status, earlier.exercises, earlier.notes)
+
+
+def record_examined(coursedir: CourseDirectory, submission: Submission, handed_in: str, reviewed: bool) -> str:
+    """Record an examined submission; returns why that failed, or "".
+
+    `reviewed`: it is the one that the instructor's own points were given for, so that they need no second look.
+    """
+    try:
+        with _reviews_kept(coursedir, submission) if reviewed else contextlib.nullcontext():
+            record(coursedir, submission)
+    except RecordError as error:  # one submission that cannot be recorded must not stop the others
+        return str(error)
+    stamp(coursedir, submission, handed_in)
+    return ""
 
 
 @contextlib.contextmanager
-def _cluster(workers: int) -> Iterator[Client]:
-    # an examination starts processes of its own, which daemonic workers may not
-    with (
-        dask.config.set({"distributed.worker.daemon": False}),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            memory_limit=None,
-            dashboard_address="127.0.0.1:0",  # any free port: several runs may stand side by side
-            silence_logs=logging.ERROR,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+def _reviews_kept(coursedir: CourseDirectory, submission: Submission) -> Iterator[None]:
+    """nbgrader asks for a second look at all points given by hand whenever it grades again."""
+    with open_gradebook(coursedir) as gradebook:
+        query = gradebook.db.query(api.Grade).join(api.SubmittedNotebook).join(api.SubmittedAssignment)
+        grades = query.filter(api.SubmittedAssignment.student_id == submission.student)
+        reviewed = [grade.id for grade in grades if grade.manual_score is not None and not grade.needs_manual_grade]
+    yield
+    with open_gradebook(coursedir) as gradebook:
+        for grade in gradebook.db.query(api.Grade).filter(api.Grade.id.in_(reviewed)):
+            grade.needs_manual_grade = False
+        gradebook.db.commit()
 
 
-def _record(coursedir: CourseDirectory, submission: Submission, outcome: Outcome) -> None:
-    try:
-        record(coursedir, submission)
-    except RecordError as error:  # one submission that cannot be recorded must not stop the others
-        outcome.reason = str(error)
-        return
-    examinations = submission.examinations.values()
-    outcome.status = GRADED
-    outcome.points = sum(examination.points for examination in examinations)
-    outcome.max_points = sum(examination.max_points for examination in examinations)
-    outcome.exercises = [asdict(verdict) for examination in examinations for verdict in examination.verdicts]
+def examined_exercises(submission: Submission) -> list[dict]:
+    """The verdicts of all notebooks of an examined submission."""
+    return [
+        {"notebook": name, **asdict(verdict)}
+        for name, examination in submission.examinations.items()
+        for verdict in examination.verdicts
+    ]
 
 
 def _write_ungraded(coursedir: CourseDirectory, outcomes: list[Outcome]) -> None:
@@ -174,8 +161,9 @@ def _write_ungraded(coursedir: CourseDirectory, outcomes: list[Outcome]) -> None
     known = json.loads(path.read_text()) if path.is_file() else {}
     for outcome in outcomes:
         key = f"{outcome.student}/{outcome.assignment}"
-        known.pop(key, None)
-        if not outcome.is_graded:
+        if outcome.is_graded:
+            known.pop(key, None)
+        elif outcome.reason:
             known[key] = outcome.reason
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(known, indent=1, sort_keys=True) + "\n")

@@ -1,15 +1,23 @@
-"""The examiner's view of a candidate's process: it runs cells and calls functions, within limits."""
+"""The examiner's view of a candidate's process: it runs cells and does what tests ask, within limits."""
 
 import base64
 import binascii
+import builtins
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .inside.codec import BadMessage, decode, encode
+from .inside.codec import CannotCross
+from .last_call import LastCall
 from .process import CandidateFailure, Process
+from .proxies import Border, RemoteObject, clean, gone, labelled
 from .sandbox import ABSENT, Limits
 
+MAX_NAME = 100  # characters
+MAX_TEXT = 20_000
+MAX_DISPLAY = 100_000
+MAX_DISPLAYS = 50  # of a cell
 STOPPED = "Stopped"  # the name of the error of a cell that did not come to its end
 
 
@@ -22,29 +30,10 @@ class CellRun:
     error: dict[str, str] | None = None  # name, message, traceback
 
 
-class RemoteFunction:
-    """Stands in the examiner's process for a candidate's function: a call runs there, data comes back by value."""
-
-    def __init__(self, candidate: "Candidate", process: Process, number: int):
-        self.candidate, self.process, self.number = candidate, process, number
-
-    def __call__(self, *args, **kwargs):
-        return self.candidate.call("call", self, args, kwargs)
-
-    def bind(self, *args, **kwargs) -> "RemoteFunction":
-        """A function of no arguments: this one, with its arguments in the candidate's process already."""
-        return self.candidate.call("bind", self, args, kwargs)
-
-    @property
-    def pid(self) -> int:
-        """The process that runs the function, for those who measure it."""
-        return self.process.pid
-
-
 class Candidate:
     """A candidate's process that is started again, and brought back to where it was, when it dies.
 
-    `deadline` (time.monotonic()) bounds the calls of the test cell that runs at the moment.
+    `deadline` (time.monotonic()) bounds what the test cell asks that runs at the moment.
     """
 
     def __init__(self, files: dict[str, bytes], sandbox: str, limits: Limits, absent: tuple[str, ...] = ABSENT):
@@ -56,6 +45,8 @@ class Candidate:
         self._ends = time.monotonic() + limits.submission_seconds
         self.deadline = self._ends
         # what a test has done to the names it borrowed: those it deleted, and those it bound to something else
+        self.last_call: LastCall | None = None  # of the test cell that runs at the moment
+        self._printed: dict[str, str] = {}  # by it
         self.changed_names: Callable[[], tuple[list[str], dict[str, object]]] = lambda: ([], {})
 
     def __enter__(self) -> "Candidate":
@@ -78,33 +69,50 @@ class Candidate:
         self._history.append(source)
         return run
 
-    def look_up(self, names: set[str]) -> dict[str, tuple[str, object]]:
-        """name -> ("value", the value or a RemoteFunction) or ("module", its name) or ("opaque", the reason)."""
-        process = self._living()
-        reply = process.request("look_up", {"names": sorted(names)}, *self._deadline(self.deadline))
-        found = {}
-        for name in names & set(reply):
-            kind, value = reply[name]
-            found[name] = (kind, self._value(process, value) if kind == "value" else str(value))
-        return found
+    def begin_test(self) -> None:
+        """From now on the limit of a cell counts for what a test asks."""
+        self.deadline = time.monotonic() + self.limits.cell_seconds
+        self.last_call, self._printed = None, {}
 
-    def call(self, operation: str, function: RemoteFunction, args: tuple, kwargs: dict) -> object:
-        """Call a function of the candidate's, or bind its arguments; its exceptions are raised here."""
-        process = function.process
+    def look_up(self, names: set[str]) -> dict[str, tuple[str, object]]:
+        """name -> ("value", the value or a proxy) or ("module", its name) or ("opaque", the reason)."""
+        found = self._request(self._living(), "look_up", {"names": sorted(names)}, self.deadline).get("found")
+        if not isinstance(found, dict):
+            raise CandidateFailure("the process did not tell what names it has")
+        result = {}
+        for name in names & found.keys():
+            match found[name]:
+                case [str("value"), value]:
+                    result[name] = ("value", labelled(value, name))
+                case [str(kind), str(reason)]:
+                    result[name] = (kind, clean(reason, MAX_TEXT))
+        return result
+
+    def apply(self, process: Process, operation: str, arguments: tuple[RemoteObject, ...], keywords: dict) -> object:
+        """Do something to an object of the candidate's; exceptions of the candidate's are raised here."""
         if not process.alive:
-            raise CandidateFailure("the process that held this function has ended")
-        arguments = encode((args, kwargs), _own_function_number)
-        request = {"function": function.number, "arguments": arguments}
-        if operation == "call":
-            request["names"] = encode(self.changed_names(), _own_function_number)
-        reply = process.request(operation, request, *self._deadline(self.deadline))
-        if "error" in reply:
-            raise _exception(reply["error"])
-        return self._value(process, reply.get("value"))
+            raise CandidateFailure(gone(arguments[0]))
+        request = {"operation": operation, "arguments": arguments, "keywords": keywords, "names": self.changed_names()}
+        self.last_call = None  # it may hold objects that this request can give back
+        try:
+            reply = self._request(process, "apply", request, self.deadline)
+        except CandidateFailure:
+            self.last_call = LastCall(operation, arguments, keywords, ending="did not return")
+            raise
+        finally:
+            printed = process.take_printed()
+            if printed or operation == "call":  # a look at a result must not hide what the call has printed
+                self._printed = printed
+        if "error" not in reply:
+            self.last_call = LastCall(operation, arguments, keywords, reply.get("value"))
+            return reply.get("value")
+        error = _exception(reply["error"])
+        self.last_call = LastCall(operation, arguments, keywords, ending=f"raised {type(error).__name__}: {error}")
+        raise error
 
     def printed(self) -> dict[str, str]:
         """What the last call printed."""
-        return self._process.take_printed() if self._process else {}
+        return self._printed
 
     def _living(self) -> Process:
         """The process, started and brought back to where it was if need be."""
@@ -114,7 +122,8 @@ class Candidate:
             if self._starts > self.limits.restarts:
                 raise CandidateFailure(f"not run: the process ended {self._starts} times before")
             self._starts += 1
-            self._process = self._start()
+            self._process = process = self._start()
+            process.border = Border(process, functools.partial(self.apply, process))
             history, self._history = self._history, []
             for source in history:
                 try:
@@ -125,32 +134,32 @@ class Candidate:
         return self._process
 
     def _run(self, process: Process, source: str) -> CellRun:
-        cell_ends = time.monotonic() + self.limits.cell_seconds
-        reply = process.request("run", {"source": source}, *self._deadline(cell_ends))
-        error = reply.get("error")
-        displays = [_display(data) for data in reply.get("displays", ()) if isinstance(data, dict)]
+        reply = self._request(process, "run", {"source": source}, time.monotonic() + self.limits.cell_seconds)
+        error, displays = reply.get("error"), reply.get("displays")
+        displays = displays[:MAX_DISPLAYS] if isinstance(displays, list) else []
+        displays = [_display(data) for data in displays if isinstance(data, dict)]
         return CellRun(process.take_printed(), displays, _texts(error) if isinstance(error, dict) else None)
+
+    def _request(self, process: Process, operation: str, arguments: dict, ends: float) -> dict:
+        deadline, limit = self._deadline(ends)
+        if time.monotonic() >= deadline:
+            raise CandidateFailure(f"not run: {limit} was reached")
+        dead = process.border.take_dead()
+        try:
+            return process.request(operation, {**arguments, "dead": dead}, deadline, limit)
+        except CannotCross:
+            process.border.dead.extend(dead)
+            raise
+        except Exception:
+            raise
+        except BaseException:  # the test's own time is over, perhaps in the middle of a message
+            process.kill()
+            raise
 
     def _deadline(self, deadline: float) -> tuple[float, str]:
         if deadline < self._ends:
             return deadline, f"the limit of {self.limits.cell_seconds:g} s for a cell"
         return self._ends, f"the limit of {self.limits.submission_seconds:g} s for a submission"
-
-    def _value(self, process: Process, data: object) -> object:
-        try:
-            return decode(data, lambda number: RemoteFunction(self, process, number))
-        except (BadMessage, TypeError) as error:
-            process.kill()
-            raise CandidateFailure(f"the process sent what is no value ({error})") from None
-
-
-def _own_function_number(function: object) -> int:
-    if isinstance(function, RemoteFunction):
-        return function.number
-    raise TypeError(
-        f"a function of the test ({function!r}) cannot be passed to the candidate's process; "
-        "let the test call the candidate's function with data, and work on what it returns"
-    )
 
 
 def _error(failure: CandidateFailure) -> dict[str, str]:
@@ -158,12 +167,14 @@ def _error(failure: CandidateFailure) -> dict[str, str]:
 
 
 def _texts(error: dict) -> dict[str, str]:
-    return {key: str(error.get(key, "")) for key in ("name", "message", "traceback")}
+    texts = {key: clean(error.get(key), MAX_TEXT, keep="\n\t") for key in ("message", "traceback")}
+    return {"name": clean(error.get("name"), MAX_NAME), **texts}
 
 
 def _display(data: dict) -> dict[str, str]:
     """Only plain text and images that are images: what candidates display is shown to instructors."""
-    kept = {"text/plain": str(data["text/plain"])} if "text/plain" in data else {}
+    plain = data.get("text/plain")
+    kept = {"text/plain": plain[:MAX_DISPLAY]} if isinstance(plain, str) else {}
     try:
         image = base64.b64decode(data.get("image/png", ""), validate=False)
     except (binascii.Error, TypeError, ValueError):
@@ -177,24 +188,23 @@ class CandidateError(Exception):
     """An exception of the candidate's whose type is not one of Python's own."""
 
 
-def _exception(error: dict) -> Exception:
+def _exception(error: object) -> Exception:
     """An exception of the same builtin class; those that would end a loop or the examiner become CandidateError."""
-    import builtins
-
-    message = str(error.get("message", ""))
-    kind = CandidateError
-    for name in error.get("classes", ()):
-        found = getattr(builtins, str(name), None)
-        if isinstance(found, type) and issubclass(found, Exception) and found is not Exception:
-            kind = found
-            break
-    if issubclass(kind, StopIteration | StopAsyncIteration):
-        kind = CandidateError
+    error = error if isinstance(error, dict) else {}
+    texts, classes = _texts(error), error.get("classes")
+    kind = _builtin_exception(classes if isinstance(classes, list) else [])
     try:
-        exception = kind(message)
+        exception = kind(texts["message"])
     except TypeError:
-        exception = CandidateError(message)
+        kind = CandidateError
     if kind is CandidateError:
-        exception = CandidateError(f"{error.get('name', 'Error')}: {message}")
-    exception.candidate_traceback = str(error.get("traceback", ""))
+        exception = CandidateError(f"{texts['name'] or 'Error'}: {texts['message']}")
+    exception.candidate_traceback = texts["traceback"]
     return exception
+
+
+def _builtin_exception(names: list) -> type[Exception]:
+    found = (getattr(builtins, name, None) for name in names if isinstance(name, str))
+    kinds = (kind for kind in found if isinstance(kind, type) and issubclass(kind, Exception) and kind is not Exception)
+    kind = next(kinds, CandidateError)
+    return CandidateError if issubclass(kind, StopIteration | StopAsyncIteration) else kind

@@ -1,24 +1,24 @@
 """Examines a submitted notebook: the candidate's cells in the sandbox, the tests in a process of their own."""
 
-import hashlib
 import multiprocessing
 import os
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
 import nbformat.v4 as nbf
 from nbformat import NotebookNode
 
-from .candidate import Candidate, CellRun
-from .exam import Exam, ExamCell, claimed_id
+from .candidate import Candidate
+from .exam import Exam
+from .files import fitting
+from .restore import code_cells
 from .sandbox import ABSENT, DEFAULT_LIMITS, Limits
-from .trusted import TrustedCells
+from .sitting import Sitting
 from .zygote import adopt, warm
 
-EXPERIMENT = "experiment"  # tag of cells that grading does not run
 MARGIN_SECONDS = 60.0  # past a submission's limit, the examiner's own process is taken for stuck
 
 
@@ -36,12 +36,12 @@ class Verdict:
 class Examination:
     """All that an examination found out; `write_to` puts it into the notebook."""
 
-    submission: str  # sha256 of the examined cells
     exam: str  # Exam.digest
     tests: dict[str, float]  # grade_id -> points that a test cell can give, in order
     outputs: dict[str, list[NotebookNode]]  # grade_id -> outputs of the instructor's cell
     runs: list[list[NotebookNode]]  # outputs of the candidate's code cells, in their order
     seconds: float
+    notes: list[str] = field(default_factory=list)  # what an instructor should look at
 
     @cached_property
     def verdicts(self) -> list[Verdict]:
@@ -57,33 +57,15 @@ class Examination:
         return sum(verdict.max_points for verdict in self.verdicts)
 
     def write_to(self, notebook: NotebookNode, exam: Exam) -> None:
-        """Set the outputs of the notebook's code cells, and its metadata `course.examination`."""
+        """Set the outputs of a restored notebook's code cells, and its metadata `course.examination`."""
         runs = iter(self.runs)
         for cell, own in code_cells(notebook, exam):
             cell.outputs = self.outputs.get(own.grade_id, []) if own else next(runs, [])
             cell.execution_count = None
-        details = {"submission": self.submission, "exam": self.exam, "seconds": round(self.seconds, 2)}
+        details = {"exam": self.exam, "seconds": round(self.seconds, 2)}
         details["exercises"] = [asdict(verdict) for verdict in self.verdicts]
-        card = notebook.metadata.get("course")
-        notebook.metadata["course"] = {**(card if isinstance(card, dict) else {}), "examination": details}
-
-
-def code_cells(notebook: NotebookNode, exam: Exam) -> list[tuple[NotebookNode, ExamCell | None]]:
-    """The notebook's code cells, each with the instructor's cell whose place it marks, if any."""
-    pairs, seen = [], set()
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            own = exam.find(claimed_id(cell))
-            own = None if own and own.grade_id in seen else own
-            seen.add(own.grade_id if own else None)
-            pairs.append((cell, own))
-    return pairs
-
-
-def submission_digest(notebook: NotebookNode, exam: Exam) -> str:
-    """Changes when anything does that the candidate wrote in a code cell, or where the tests stand."""
-    parts = [own.grade_id if own else cell.source for cell, own in code_cells(notebook, exam)]
-    return hashlib.sha256(repr(parts).encode(errors="surrogatepass")).hexdigest()
+        details["notes"] = self.notes
+        notebook.metadata["course"] = {"examination": details}
 
 
 def examine(
@@ -154,25 +136,14 @@ def write_files(folder: str, files: dict[str, bytes]) -> None:
 
 def _examine_here(notebook, exam, files, sandbox, limits, absent) -> Examination:
     began = time.monotonic()
-    outputs, runs = {}, []
+    room = limits.scratch_bytes // 2 - sum(map(len, exam.files.values()))
+    files, left_out = fitting(files, room, limits.file_bytes)
     with Candidate({**files, **exam.files}, sandbox, limits, absent) as candidate:
-        trusted = TrustedCells(exam, candidate)
-        pairs = code_cells(notebook, exam)
-        present = {own.grade_id for _, own in pairs if own}
-        missing = [(None, own) for own in exam.cells if own.grade_id not in present]
-        for cell, own in [*pairs, *missing]:
-            if own:
-                outputs[own.grade_id] = trusted.run(own)
-            elif EXPERIMENT in cell.metadata.get("tags", ()):
-                runs.append([])
-            else:
-                run = candidate.run(cell.source)
-                if run.error:
-                    trusted.failures[cell.source] = run.error
-                runs.append(_outputs(run))
+        sitting = Sitting(notebook, exam, candidate)
+        sitting.take()
     tests = {cell.grade_id: cell.points for cell in exam.cells if cell.is_test}
-    digest = submission_digest(notebook, exam)
-    return Examination(digest, exam.digest, tests, outputs, runs, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    return Examination(exam.digest, tests, sitting.outputs, sitting.runs, seconds, left_out + sitting.notes)
 
 
 def _verdict(grade_id: str, max_points: float, outputs: list[NotebookNode]) -> Verdict:
@@ -184,12 +155,3 @@ def _verdict(grade_id: str, max_points: float, outputs: list[NotebookNode]) -> V
     points, max_points = determine_grade(graded)
     errors = [output.evalue for output in outputs if output.output_type == "error"]
     return Verdict(grade_id, points, max_points, errors[0] if errors else "")
-
-
-def _outputs(run: CellRun) -> list[NotebookNode]:
-    outputs = [nbf.new_output("stream", name=name, text=text) for name, text in run.printed.items()]
-    outputs += [nbf.new_output("display_data", data) for data in run.displays if data]
-    if run.error:
-        lines = run.error["traceback"].split("\n")
-        outputs.append(nbf.new_output("error", ename=run.error["name"], evalue=run.error["message"], traceback=lines))
-    return outputs

@@ -4,33 +4,35 @@
 `course grade` then give the same scores. Formgrader, generate_feedback and export work on what is written as ever.
 """
 
-from dataclasses import fields
+import os
+from dataclasses import fields, replace
+from pathlib import Path
 
 import nbformat
-import nbformat.v4 as nbf
+from nbconvert.exporters import NotebookExporter
 from nbconvert.preprocessors import ClearMetadataPreprocessor, CSSHTMLHeaderPreprocessor
 from nbformat import NotebookNode
 from nbgrader.api import Gradebook, Notebook
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import (
     AssignLatePenalties,
-    CheckCellMetadata,
-    ClearHiddenTests,
-    ClearMarkScheme,
     ClearOutput,
     GetGrades,
     IgnorePattern,
     LimitOutput,
     NbGraderPreprocessor,
-    OverwriteCells,
     OverwriteKernelspec,
     SaveAutoGrades,
 )
 from traitlets import Dict, List, Unicode
 from traitlets.config import Config
 
-from .exam import Exam, ExamCell, claimed_id, import_statements, support_files
+from ..display.hiding import HideMarkSchemes, HideTests
+from .exam import Exam, ExamCell, Place, claimed_id, import_statements, prose
 from .examine import Examination, examine
+from .files import Refused, apart_from, collect, read_file, shown, walk
+from .reading import MAX_NOTEBOOK_BYTES, parse_notebook
+from .restore import restore
 from .sandbox import ABSENT, Limits
 
 LIMIT_NAMES = [field.name for field in fields(Limits)]
@@ -47,17 +49,18 @@ class Examine(NbGraderPreprocessor):
     ready: dict[tuple[str, str, str], tuple[Exam, Examination]] = {}  # noqa: RUF012 (shared on purpose)
 
     def preprocess(self, nb, resources):
-        place = resources["nbgrader"]
-        key = (place["student"], place["assignment"], place["notebook"])
-        exam, examination = self.ready.get(key) or self._examine(nb, *key)
+        exam, examination = self.ready.get(_key(resources)) or self._examine(nb, _key(resources))
         examination.write_to(nb, exam)
         return nb, resources
 
-    def _examine(self, nb, student: str, assignment: str, notebook: str) -> tuple[Exam, Examination]:
-        coursedir = self.parent.parent.coursedir
+    def _examine(self, nb: NotebookNode, key: tuple[str, str, str]) -> tuple[Exam, Examination]:
+        coursedir, (student, assignment, notebook) = self.parent.parent.coursedir, key
         exam = load_exam(coursedir, assignment, notebook)
-        files = support_files(coursedir.format_path(coursedir.submitted_directory, student, assignment))
-        return exam, examine(nb, exam, files, **self.settings)
+        files, left_out = collect(coursedir.format_path(coursedir.submitted_directory, student, assignment))
+        files, blocked = apart_from(exam.files, files)
+        examination = examine(nb, exam, files, **self.settings)
+        before = nb.metadata.get("course", {}).get("notes", [])
+        return exam, replace(examination, notes=[*before, *left_out, *blocked, *examination.notes])
 
     @property
     def settings(self) -> dict:
@@ -65,75 +68,96 @@ class Examine(NbGraderPreprocessor):
         return {"sandbox": self.sandbox, "limits": Limits(**self.limits), "absent": tuple(self.absent)}
 
 
+class SubmissionExporter(NotebookExporter):
+    """Reads a submitted notebook as `course grade` does: other encodings and formats too, and no symbolic links."""
+
+    def from_filename(self, filename, resources=None, **kw):
+        if not self.parent._sanitizing:  # what nbgrader itself has written
+            return super().from_filename(filename, resources, **kw)
+        folder, name = os.path.split(filename)
+        if link := next((path for path in walk(folder) if path.is_symlink()), None):
+            raise Refused(f"{shown(link.name)} is a symbolic link; hand in the file itself")
+        try:
+            notebook, notes = parse_notebook(read_file(filename, MAX_NOTEBOOK_BYTES))
+        except Refused as reason:
+            raise Refused(f"{shown(name)} {reason}") from None
+        notebook.metadata["course"] = {"notes": [f"the notebook {note}" for note in notes]}
+        resources["metadata"] = {"name": Path(name).stem, "path": folder}
+        return self.from_notebook_node(notebook, resources=resources, **kw)
+
+
 class RestoreCells(NbGraderPreprocessor):
-    """Gives cells the marks that the gradebook has for them, whatever they claim, and adds graded cells that lack."""
+    """Gives cells the marks and tests that the gradebook has for them, and adds graded cells that are missing."""
 
     def preprocess(self, nb, resources):
-        place = resources["nbgrader"]
-        with Gradebook(place["db_url"]) as gradebook:
-            entry = gradebook.find_notebook(place["notebook"], place["assignment"])
-            sources = {cell.name: cell.source for cell in entry.source_cells}
-            marks = cell_marks(entry)
-        missing = dict(marks)
-        for cell in nb.cells:
-            grade_id = claimed_id(cell)
-            cell.metadata.pop("nbgrader", None)
-            if mark := missing.pop(grade_id, None):  # of copies the first
-                cell.metadata["nbgrader"] = mark
-        for grade_id, mark in missing.items():
-            if mark["grade"] or mark["task"]:
-                make = nbf.new_code_cell if mark["cell_type"] == "code" else nbf.new_markdown_cell
-                nb.cells.append(make(sources[grade_id], metadata={"nbgrader": mark}))
-        return nb, resources
+        _, assignment, notebook = key = _key(resources)
+        exam, _ = Examine.ready.get(key) or (load_exam(self.parent.parent.coursedir, assignment, notebook), None)
+        restored, notes = restore(nb, exam)
+        for cell in restored.cells:
+            place = exam.place(claimed_id(cell))
+            if place and place.locked:
+                cell.source = place.source
+        before = nb.metadata.pop("course", {}).get("notes", [])
+        restored.metadata["course"] = {"notes": [*before, *notes]}
+        return restored, resources
 
 
-def cell_marks(entry: Notebook) -> dict[str, NotebookNode]:
-    """grade_id -> the nbgrader metadata of every cell that the gradebook knows in a notebook."""
+def _key(resources: dict) -> tuple[str, str, str]:
+    place = resources["nbgrader"]
+    return place["student"], place["assignment"], place["notebook"]
+
+
+def places(entry: Notebook) -> list[Place]:
+    """The cells that the gradebook knows in a notebook."""
     graded = {cell.name: cell.max_score for cell in entry.grade_cells}
     tasks = {cell.name: cell.max_score for cell in entry.task_cells}
     answers = {cell.name for cell in entry.solution_cells}
-    marks = {}
-    for cell in sorted(entry.source_cells, key=lambda cell: cell.name):
-        name = cell.name
-        mark = NotebookNode(grade_id=name, schema_version=3, cell_type=cell.cell_type, checksum=cell.checksum)
-        mark.update(grade=name in graded, solution=name in answers, task=name in tasks, locked=cell.locked)
-        if name in graded or name in tasks:
-            mark["points"] = graded.get(name, tasks.get(name))
-        marks[name] = mark
-    return marks
+    return [
+        Place(
+            cell.name,
+            cell.cell_type,
+            cell.source,
+            grade=cell.name in graded,
+            solution=cell.name in answers,
+            task=cell.name in tasks,
+            locked=cell.locked,
+            points=graded.get(cell.name, tasks.get(cell.name)),
+            checksum=cell.checksum,
+        )
+        for cell in entry.source_cells
+    ]
 
 
 def load_exam(coursedir: CourseDirectory, assignment: str, notebook: str) -> Exam:
     """The exam of a notebook in a course directory.
 
     Cells and points are the gradebook's; order and import statements come from the instructor's notebook in source/,
-    support files from release/.
+    support files from release/. Raises Refused if one of those cannot be read.
     """
     source = coursedir.format_path(coursedir.source_directory, ".", assignment)
     original = nbformat.read(f"{source}/{notebook}.ipynb", as_version=4)
     order = {claimed_id(cell): place for place, cell in enumerate(original.cells)}
     with Gradebook(coursedir.db_url, coursedir.course_id) as gradebook:
-        entry = gradebook.find_notebook(notebook, assignment)
-        points = {cell.name: cell.max_score for cell in entry.grade_cells}
-        answers = {cell.name for cell in entry.solution_cells}
-        cells = [
-            ExamCell(cell.name, cell.source, points.get(cell.name))
-            for cell in entry.source_cells
-            if cell.locked and cell.cell_type == "code" and cell.name not in answers
-        ]
-    cells.sort(key=lambda cell: order.get(cell.grade_id, len(order)))
-    files = support_files(coursedir.format_path(coursedir.release_directory, ".", assignment))
-    return Exam(tuple(cells), import_statements(original), files)
+        known = places(gradebook.find_notebook(notebook, assignment))
+    known.sort(key=lambda place: (order.get(place.grade_id, len(order)), place.grade_id))
+    cells = tuple(
+        ExamCell(place.grade_id, place.source, place.points if place.grade else None)
+        for place in known
+        if place.locked and place.cell_type == "code" and not place.solution
+    )
+    files, left_out = collect(coursedir.format_path(coursedir.release_directory, ".", assignment))
+    if left_out:
+        raise Refused(left_out[0])
+    return Exam(cells, import_statements(original), files, tuple(known), prose(original))
 
 
 def configure(config: Config) -> None:
     """Set nbgrader's options so that it grades through the examiner, and keeps from candidates what is not theirs."""
+    config.Autograde.exporter_class = SubmissionExporter
     config.Autograde.sanitize_preprocessors = [
         ClearOutput,
         RestoreCells,
         OverwriteKernelspec,
-        OverwriteCells,
-        CheckCellMetadata,
     ]
     config.Autograde.autograde_preprocessors = [
         Examine,
@@ -142,8 +166,8 @@ def configure(config: Config) -> None:
         LimitOutput,
         SaveAutoGrades,
         AssignLatePenalties,
-        CheckCellMetadata,
     ]
-    config.GenerateFeedback.preprocessors = [GetGrades, ClearHiddenTests, ClearMarkScheme, CSSHTMLHeaderPreprocessor]
+    config.GenerateFeedback.preprocessors = [GetGrades, HideTests, HideMarkSchemes, CSSHTMLHeaderPreprocessor]
+    config.GenerateFeedback.exporter_class = "course.display.pages.FeedbackPage"
     # the text of a question holds its answers: nbgrader would copy it beside the notebooks
     config.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "feedback", "q[0-9][0-9]_*.py"]

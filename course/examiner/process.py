@@ -5,9 +5,10 @@ import signal
 import time
 from collections.abc import Callable
 
-import msgpack
+import numpy as np
 
 from .inside.channel import Channel, Closed
+from .inside.codec import decode, encode
 from .sandbox import GiB, Limits
 from .zygote import Sandboxed, start
 
@@ -28,12 +29,14 @@ class Process:
         self.channel = Channel(self.sandboxed.connection, limits.reply_bytes)
         self.printed = {"stdout": bytearray(), "stderr": bytearray()}
         self.number = 0  # of the last request
+        self.border = None  # proxies.Border: how objects cross, once it has started
         self.alive = True
         for name, descriptor in self.sandboxed.outputs.items():
             self.channel.watched[descriptor] = self._reader(descriptor, self.printed[name])
         deadline = time.monotonic() + START_SECONDS
         try:
-            self.channel.send(msgpack.packb(files), deadline)
+            arrays = {name: np.frombuffer(data, np.uint8) for name, data in files.items()}  # they travel without copies
+            self.channel.send(encode(arrays), deadline)
             self._reply(deadline)
         except (Closed, TimeoutError) as error:
             said = bytes(self.printed["stderr"][-2000:]).decode(errors="replace")
@@ -50,11 +53,12 @@ class Process:
 
     def request(self, operation: str, arguments: dict, deadline: float, limit: str) -> dict:
         """The reply to a request; CandidateFailure, naming the `limit`, if there is none by the deadline."""
+        message = encode([self.number + 1, operation, arguments], self.border.give)
         self.number += 1
         for text in self.printed.values():
             text.clear()
         try:
-            self.channel.send(msgpack.packb([self.number, operation, arguments]), deadline)
+            self.channel.send(message, deadline)
             reply = self._reply(deadline)
             self.channel.serve_watched()
             return reply
@@ -84,9 +88,12 @@ class Process:
 
     def _reply(self, deadline: float) -> dict:
         while True:
-            number, reply = msgpack.unpackb(self.channel.receive(deadline), strict_map_key=False)
-            if number == self.number and isinstance(reply, dict):
-                return reply
+            match decode(self.channel.receive(deadline), self.border and self.border.take):
+                case [int(number), dict(reply)]:
+                    if number == self.number:
+                        return reply
+                case _:
+                    raise ValueError("a message that is no reply")
 
     def _interrupt(self) -> None:
         """Stop what runs; kill the process if it does not stop."""

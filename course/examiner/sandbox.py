@@ -7,6 +7,7 @@ hold the answers are absent. How processes are started there is told in zygote.p
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from .inside.confine import FOLDERS, NOBODY, SCRATCH
+from .inside.confine import FOLDERS, MAX_FILES, NOBODY, SCRATCH
 
 INSIDE = Path(__file__).parent / "inside"  # the only part of the course that the sandbox holds
 # places in the sandbox
@@ -57,6 +58,22 @@ class Limits:
             "RLIMIT_FSIZE": self.file_bytes,
             "RLIMIT_CORE": 0,
         }
+
+    def named(self, error: str, message: str) -> str:
+        """The message of a candidate's exception, with the limit that it ran into, if it was one.
+
+        >>> Limits().named("MemoryError", "")
+        'the limit of 4 GiB of memory was reached'
+        """
+        limits = {
+            "can't allocate memory|MemoryError": f"{self.memory_bytes / GiB:.3g} GiB of memory",
+            r"can't start new thread|Errno 11\]": f"{self.processes} processes and threads",
+            r"Errno 27\]": f"{self.file_bytes / MiB:.3g} MiB for a file",
+            r"Errno 28\]": f"{self.scratch_bytes / MiB:.3g} MiB, and {MAX_FILES:,} files, of scratch space",
+        }
+        reached = [limit for pattern, limit in limits.items() if re.search(pattern, f"{error}: {message}")]
+        parts = [message, *(f"the limit of {limit} was reached" for limit in reached)]
+        return "; ".join(part for part in parts if part)
 
 
 DEFAULT_LIMITS = Limits()

@@ -6,11 +6,12 @@ import contextlib
 import dis
 import io
 import signal
-import time
 import traceback
 import types
 
 import nbformat.v4 as nbf
+import numpy as np
+import torch
 from nbformat import NotebookNode
 
 from .candidate import STOPPED, Candidate
@@ -18,6 +19,7 @@ from .exam import Exam, ExamCell
 from .process import CandidateFailure
 
 GRACE_SECONDS = 5.0  # past its limit, a cell that waits for nothing of the candidate's is stopped
+AGAIN_SECONDS = 1.0  # after which it is stopped once more, where something has swallowed the exception
 MAX_MESSAGE = 4_000  # characters
 
 
@@ -42,11 +44,11 @@ class TrustedCells:
     def run(self, cell: ExamCell) -> list[NotebookNode]:
         """The outputs of one cell: what was printed, a last expression's value, or the error that says why."""
         printed = io.StringIO()
-        self.candidate.deadline = time.monotonic() + self.candidate.limits.cell_seconds
+        self.candidate.begin_test()
         try:
             with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
                 value = self._execute(cell)
-                text = None if value is None else repr(value)
+                text = _shown(cell, value)
         except (Exception, SystemExit, Overtime) as error:
             return [*_stream(printed.getvalue() + self._candidate_output()), self._error(cell, error)]
         outputs = _stream(printed.getvalue())
@@ -100,10 +102,14 @@ class TrustedCells:
 
     def _error(self, cell: ExamCell, error: BaseException) -> NotebookNode:
         message = self._message(cell, error)
-        details = getattr(error, "candidate_traceback", "")
-        name = type(error).__name__
-        lines = [f"{name}: {message}", *(["", "In the submission:", details] if details else [])]
-        return nbf.new_output("error", ename=name, evalue=message, traceback=lines)
+        name, line = type(error).__name__, self._failing_line(cell, error)
+        details = {
+            "failed at": line,
+            "last call": str(self.candidate.last_call or ""),
+            "in the submission": getattr(error, "candidate_traceback", ""),
+        }
+        lines = [f"{title}: {text}" for title, text in details.items() if text]
+        return nbf.new_output("error", ename=name, evalue=message, traceback=[f"{name}: {message}", *lines])
 
     def _message(self, cell: ExamCell, error: BaseException) -> str:
         if isinstance(error, NameError) and error.name in self.borrowed:
@@ -115,10 +121,13 @@ class TrustedCells:
         message = str(error)[:MAX_MESSAGE]
         if message:
             return message
+        line = self._failing_line(cell, error)
+        return f"this does not hold: {line}" if line else "a hidden test failed"
+
+    def _failing_line(self, cell: ExamCell, error: BaseException) -> str:
+        """The line of the cell that failed; empty if it is hidden."""
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == cell.grade_id]
-        if not lines or cell.hides(lines[-1]):
-            return "a hidden test failed"
-        return f"this does not hold: {cell.source.splitlines()[lines[-1] - 1].strip()}"
+        return "" if not lines or cell.hides(lines[-1]) else cell.source.splitlines()[lines[-1] - 1].strip()
 
     def _why_undefined(self, name: str) -> str:
         errors = [error for source, error in self.failures.items() if name in source or error["name"] == STOPPED]
@@ -126,6 +135,20 @@ class TrustedCells:
             error["message"] if error["name"] == STOPPED else f"{error['name']}: {error['message']}" for error in errors
         ]
         return f"; its cell failed: {'; '.join(reasons)}" if reasons else ""
+
+
+def _shown(cell: ExamCell, value: object) -> str | None:
+    """The text of a last expression's value. A number is the points of a test; nbgrader takes all else for full points.
+
+    Raises ValueError if there are no such points.
+    """
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic) and len(value.reshape(-1)) == 1:
+        value = value.item()
+    if not cell.is_test or isinstance(value, bool) or not isinstance(value, int | float):
+        return None if value is None else repr(value)[:MAX_MESSAGE]
+    if not 0 <= value <= cell.points:
+        raise ValueError(f"the test gave {value:g} points, and only 0 to {cell.points:g} can be given")
+    return repr(value)
 
 
 def global_names(code: types.CodeType, top: bool = True) -> tuple[set[str], set[str]]:
@@ -155,7 +178,7 @@ def time_limit(seconds: float):
         raise Overtime
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN_SECONDS)
     try:
         yield
     finally:

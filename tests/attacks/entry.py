@@ -13,7 +13,7 @@ ASSIGNMENT = "q95_attacked"
 NOTEBOOK = f"{ASSIGNMENT}.ipynb"
 SOURCES = Path(__file__).parent / "assignment"
 MAX_POINTS = 15  # span 1, column 2, running 4, quantize 8: a total says which of them gave points
-NOBODY = 65534  # the user of a sandbox
+NOBODY = 65534  # users from here on are a sandbox's
 
 WRONG = {
     "span": "def span(values):\n    return 0.0",
@@ -31,7 +31,7 @@ def running_means(numbers):
     return torch.zeros_like(x, dtype=torch.int8), torch.tensor(0.0)""",
 }
 WRITTEN = {"answer": "One large value makes the scale large, so that small values share few codes."}
-CONFINED = f'import os\nassert os.getuid() == {NOBODY}, "this attack is for a sandbox only"\n'
+CONFINED = f'import os\nassert os.getuid() >= {NOBODY}, "this attack is for a sandbox only"\n'
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,12 @@ def right_answers(course: Path) -> dict[str, str]:
     """grade_id -> source of the solution cells of the instructor's notebook, in their order."""
     original = nbformat.read(course / "source" / ASSIGNMENT / NOTEBOOK, as_version=4)
     marks = [(cell, cell.metadata.get("nbgrader", {})) for cell in original.cells if cell.cell_type == "code"]
-    return {mark["grade_id"]: cell.source for cell, mark in marks if mark.get("solution")}
+    return {mark["grade_id"]: without_marks(cell.source) for cell, mark in marks if mark.get("solution")}
+
+
+def without_marks(source: str) -> str:
+    """A solution as a candidate would hand it in."""
+    return "".join(line for line in source.splitlines(keepends=True) if " SOLUTION" not in line)
 
 
 def hand_in(entry: Entry, student: str, place: Place) -> Path:
@@ -120,6 +125,6 @@ def find(notebook: NotebookNode, name: str) -> NotebookNode:
     return next(cell for cell in notebook.cells if grade_id(cell) == name)
 
 
-def tests(notebook: NotebookNode) -> list[NotebookNode]:
+def graded_cells(notebook: NotebookNode) -> list[NotebookNode]:
     """The test cells."""
     return [cell for cell in notebook.cells if str(grade_id(cell)).startswith("test-")]

@@ -3,10 +3,8 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,11 +12,11 @@ import pytest
 from course.answers import model_cells
 from course.question import read_source
 
+from .browser import chromium, jupyter_lab, new_page, wait_until  # noqa: F401 (a fixture)
+
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore")]
 ROOT = Path(__file__).parents[2]
 NAME = "q06_block_quantization"
-CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-START_SECONDS = 90
 
 
 @pytest.fixture
@@ -29,59 +27,14 @@ def study_folder(tmp_path):
 
 @pytest.fixture
 def lab(study_folder, tmp_path):
-    """The address of JupyterLab on the study folder, with no settings of the user's."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "XDG"))}
-    for name in ("CONFIG", "DATA", "RUNTIME"):
-        environment[f"JUPYTER_{name}_DIR"] = str(tmp_path / name.lower())
-    command = [
-        sys.executable,
-        "-m",
-        "jupyterlab",
-        "--no-browser",
-        "--allow-root",
-        "--port=0",
-        "--ServerApp.ip=127.0.0.1",
-    ]
-    with (tmp_path / "lab.log").open("w") as log:
-        server = subprocess.Popen(command, cwd=study_folder, env=environment, stdout=log, stderr=log)
-    try:
-        yield server_address(tmp_path / "runtime", server, tmp_path / "lab.log")
-    finally:
-        server.terminate()
-        server.wait(20)
-
-
-def server_address(runtime: Path, server: subprocess.Popen, log: Path) -> str:
-    ends = time.monotonic() + START_SECONDS
-    while time.monotonic() < ends and server.poll() is None:
-        for path in runtime.glob("jpserver-*.json"):
-            try:
-                details = json.loads(path.read_text())
-            except ValueError:
-                continue  # half written
-            return f"{details['url']}lab/tree/start.ipynb?token={details['token']}"
-        time.sleep(0.2)
-    raise AssertionError(f"JupyterLab did not start:\n{log.read_text()[-3000:]}")
+    """The address of the start page in JupyterLab on the study folder."""
+    with jupyter_lab(study_folder, tmp_path) as (address, token):
+        yield f"{address}lab/tree/start.ipynb?token={token}"
 
 
 @pytest.fixture
-def page():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    executable = shutil.which("chromium")
-    assert executable, "this test needs chromium; on Debian: apt-get install chromium"
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM)
-        page = browser.new_page(viewport={"width": 1280, "height": 1400})
-        page.set_default_timeout(60_000)
-        yield page
-        browser.close()
-
-
-def wait_until(condition, page) -> None:
-    ends = time.monotonic() + START_SECONDS
-    while not condition():
-        assert time.monotonic() < ends, "it did not happen in time"
-        page.wait_for_timeout(100)
+def page(chromium):
+    return new_page(chromium)
 
 
 def run_cell(page, cell) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from course.checks import check_close, check_equal, check_raises
+from course.checks import Points, check_close, check_equal, check_raises
 
 CODES = torch.arange(12, dtype=torch.uint8).reshape(2, 6)
 
@@ -133,3 +133,26 @@ def test_the_right_exception_passes_and_others_are_reported():
     assert message(check_raises, ValueError, "int of 7", int, 7) == (
         "int of 7: expected ValueError, but it returned a value."
     )
+
+
+def test_points_are_counted_part_by_part_and_what_is_missing_is_printed(capsys):
+    points = Points()
+    errors = [None, AssertionError("2 is not 4"), ValueError("no"), NotImplementedError(), AssertionError()]
+    for n, error in enumerate(errors):
+        with points.part(0.5 + n, f"part {n}"):
+            if error:
+                raise error
+    assert points.earned == 0.5
+    assert capsys.readouterr().out.splitlines() == [
+        "part 1, 0 of 1.5 points: 2 is not 4",
+        "part 2, 0 of 2.5 points: ValueError: no",
+        "part 3, 0 of 3.5 points: NotImplementedError",
+        "part 4, 0 of 4.5 points: a check failed",
+    ]
+
+
+def test_points_let_through_what_ends_the_cell():
+    points = Points()
+    with pytest.raises(KeyboardInterrupt), points.part(1, "part"):
+        raise KeyboardInterrupt
+    assert points.earned == 0

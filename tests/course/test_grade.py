@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 
@@ -11,56 +13,17 @@ import pytest
 from nbgrader.api import Gradebook
 from nbgrader.coursedir import CourseDirectory
 
-from course.directory import load_config, open_course, open_gradebook
-from course.grade import _cluster, grade
-from course.submissions import GradeError, Ungradable, find_submissions, read_notebook
+from course.directory import DirectoryError, load_config, only_writer, open_course, open_gradebook
+from course.grade import grade
+from course.submissions import GradeError
 
-NAME = "q90_sample"
-
-
-@pytest.fixture(scope="module")
-def client():
-    with _cluster(1) as client:
-        yield client
+from .handing_in import HALF, NAME, give_points, hand_in, mend, model, recorded, scores
 
 
-@pytest.fixture(autouse=True)
-def shared_cluster(request, monkeypatch):
-    """One cluster for all tests but those marked `own_cluster`: starting one takes longer than grading."""
-    if "own_cluster" not in request.keywords:
-        client = request.getfixturevalue("client")
-        monkeypatch.setattr("course.grade._cluster", lambda workers: contextlib.nullcontext(client))
-
-
-@pytest.fixture
-def hand_in(sample_course):
-    def hand_in(student: str, content: str | bytes) -> None:
-        folder = sample_course / "submitted" / student / NAME
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{NAME}.ipynb").write_bytes(content if isinstance(content, bytes) else content.encode())
-
-    return hand_in
-
-
-def model(course, **changes: str) -> str:
-    """The instructor's notebook, with the content of some solution cells replaced."""
-    notebook = nbformat.read(course / "source" / NAME / f"{NAME}.ipynb", as_version=4)
-    for cell in notebook.cells:
-        grade_id = cell.metadata.get("nbgrader", {}).get("grade_id")
-        cell.source = changes.get(grade_id, cell.source)
-    return nbformat.writes(notebook)
-
-
-def scores(course) -> dict[str, float]:
-    with Gradebook(f"sqlite:///{course}/gradebook.db") as gradebook:
-        return {entry.student.id: entry.score for entry in gradebook.find_assignment(NAME).submissions}
-
-
-@pytest.mark.own_cluster
-def test_a_class_with_one_broken_file(sample_course, hand_in):
-    hand_in("ann", model(sample_course))
-    hand_in("bea [2]", model(sample_course, width="def width(n): return 3"))
-    hand_in("cem", "not a notebook")
+def test_a_class_with_one_broken_file(sample_course):
+    hand_in(sample_course, "ann")
+    hand_in(sample_course, "bea [2]", width="def width(n): return 3")
+    hand_in(sample_course, "cem", "not a notebook")
     outcomes = {outcome.student: outcome for outcome in grade(sample_course, workers=2)}
     assert (outcomes["ann"].status, outcomes["ann"].points, outcomes["ann"].max_points) == ("graded", 6, 6)
     assert outcomes["bea [2]"].points == 2
@@ -78,8 +41,8 @@ def test_a_class_with_one_broken_file(sample_course, hand_in):
     assert again["ann"].status == "unchanged" and again["ann"].points == 6
     assert again["bea [2]"].exercises == outcomes["bea [2]"].exercises
 
-    hand_in("bea [2]", model(sample_course))
-    hand_in("cem", model(sample_course, ones="def ones(n): return 2"))
+    hand_in(sample_course, "bea [2]")
+    hand_in(sample_course, "cem", ones="def ones(n): return 2")
     third = {outcome.student: (outcome.status, outcome.points) for outcome in grade(sample_course, workers=1)}
     assert third == {"ann": ("unchanged", 6), "bea [2]": ("graded", 6), "cem": ("graded", 5)}
     assert json.loads((sample_course / "autograded" / "ungraded.json").read_text()) == {}
@@ -88,8 +51,8 @@ def test_a_class_with_one_broken_file(sample_course, hand_in):
     assert (only.student, only.status, only.points) == ("cem", "graded", 5)
 
 
-def test_a_half_written_result_is_not_taken_for_a_score(sample_course, hand_in):
-    hand_in("ann", model(sample_course))
+def test_a_half_written_result_is_not_taken_for_a_score(sample_course):
+    hand_in(sample_course, "ann")
     grade(sample_course, workers=1)
     path = sample_course / "autograded" / "ann" / NAME / f"{NAME}.ipynb"
     path.chmod(0o644)
@@ -98,53 +61,89 @@ def test_a_half_written_result_is_not_taken_for_a_score(sample_course, hand_in):
     assert (outcome.status, outcome.points) == ("graded", 6)
 
 
-def test_manual_points_survive_grading_again(sample_course, hand_in):
-    hand_in("ann", model(sample_course))
+def test_manual_points_survive_grading_again_and_need_no_second_look(sample_course):
+    hand_in(sample_course, "ann")
     grade(sample_course, workers=1)
-    with Gradebook(f"sqlite:///{sample_course}/gradebook.db") as gradebook:
-        gradebook.find_grade("rubric-depth", NAME, NAME, "ann").manual_score = 5
-        gradebook.db.commit()
+    give_points(sample_course, "ann", "rubric-depth", 5)
+    give_points(sample_course, "ann", "test-width", 3)
     grade(sample_course, workers=1, force=True)
-    assert scores(sample_course) == {"ann": 11}
+    assert scores(sample_course) == {"ann": 3 + 2 + 5}
+    assert needing_a_look(sample_course) == {"rubric-clarity", "model-answer"}
+
+    hand_in(sample_course, "ann", **HALF)
+    grade(sample_course, workers=1)
+    assert scores(sample_course) == {"ann": 3 + 2 + 5}
+    assert "test-width" in needing_a_look(sample_course)  # the points were given for what is not there any more
 
 
-@pytest.mark.parametrize(
-    "content, reason",
-    [
-        (b"", "not JSON"),
-        (b"{}", "not a valid notebook"),
-        (b"[1, 2]", "not a valid notebook"),
-        (b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{"cell_type": "code"}]}', "not a valid"),
-        (b'{"nbformat": 99, "nbformat_minor": 0, "metadata": {}, "cells": []}', "not a valid notebook"),
-        (b"\xff\xfe\x00", "not UTF-8"),
-        (b'{"cells": [', "not JSON"),
-    ],
-)
-def test_what_is_no_notebook_is_told_with_its_reason(tmp_path, content, reason):
-    path = tmp_path / "book.ipynb"
-    path.write_bytes(content)
-    with pytest.raises(Ungradable, match=reason):
-        read_notebook(path)
+def needing_a_look(course) -> set[str]:
+    with Gradebook(f"sqlite:///{course}/gradebook.db") as gradebook:
+        grades = gradebook.find_submission(NAME, "ann").notebooks[0].grades
+        return {entry.name for entry in grades if entry.needs_manual_grade}
 
 
-def test_a_missing_notebook_names_what_was_handed_in(tmp_path):
-    (tmp_path / "renamed (1).ipynb").write_text("{}")
-    with pytest.raises(Ungradable, match=r"book.ipynb is missing; handed in: renamed \(1\).ipynb"):
-        read_notebook(tmp_path / "book.ipynb")
+def test_recording_twice_gives_the_same_gradebook(sample_course):
+    hand_in(sample_course, "ann", **HALF)
+    grade(sample_course, workers=1)
+    once = rows(sample_course)
+    grade(sample_course, workers=1, force=True)
+    assert rows(sample_course) == once
+
+
+def rows(course) -> dict[str, list]:
+    """All of the gradebook but the times."""
+    with contextlib.closing(sqlite3.connect(course / "gradebook.db")) as database:
+        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {name: sorted(map(repr, database.execute(f'SELECT * FROM "{name}"'))) for name in tables}
+
+
+def test_what_older_tests_graded_is_left_to_regrade(sample_course):
+    hand_in(sample_course, "ann", **HALF)
+    hand_in(sample_course, "bea", **HALF)
+    grade(sample_course, workers=1)
+    before = recorded(sample_course, "ann").read_bytes()
+    mend(sample_course, "assert ones(5) == 2", "assert ones(5) == 3")
+    hand_in(sample_course, "bea")  # again: graded by the tests of now
+    hand_in(sample_course, "cem")
+    outcomes = {outcome.student: (outcome.status, outcome.points) for outcome in grade(sample_course, workers=1)}
+    assert outcomes == {"ann": ("graded by older tests", 2), "bea": ("graded", 5), "cem": ("graded", 5)}
+    assert recorded(sample_course, "ann").read_bytes() == before
+    (forced,) = grade(sample_course, workers=1, student="ann", force=True)
+    assert (forced.status, forced.points) == ("graded", 1)
+
+
+def test_notes_are_told_again_when_nothing_changed(sample_course):
+    hand_in(sample_course, "ann", b"\xef\xbb\xbf" + model(sample_course).encode())
+    (sample_course / "submitted" / "ann" / NAME / f"{NAME}.ipynb").rename(
+        sample_course / "submitted" / "ann" / NAME / "renamed (1).ipynb"
+    )
+    (first,) = grade(sample_course, workers=1)
+    (second,) = grade(sample_course, workers=1)
+    assert "renamed (1).ipynb" in first.notes[0]
+    assert (second.status, second.notes) == ("unchanged", first.notes)
+
+
+def test_two_gradings_at_a_time_are_refused(sample_course):
+    hand_in(sample_course, "ann")
+    with (
+        only_writer(open_course(sample_course)),
+        pytest.raises(DirectoryError, match=f"is held by process {os.getpid()}"),
+    ):
+        grade(sample_course, workers=1)
 
 
 @pytest.mark.parametrize("flags", [{"grade": False}, {"solution": True}, {"locked": False}, {"points": 400}])
-def test_flags_of_a_submission_change_no_score(sample_course, hand_in, flags):
+def test_flags_of_a_submission_change_no_score(sample_course, flags):
     notebook = nbformat.reads(model(sample_course, ones="def ones(n): return 2"), as_version=4)
     for cell in notebook.cells:
         if cell.metadata.get("nbgrader", {}).get("grade_id", "").startswith("test-"):
             cell.metadata.nbgrader.update(flags)
-    hand_in("ann", nbformat.writes(notebook))
+    hand_in(sample_course, "ann", nbformat.writes(notebook))
     (outcome,) = grade(sample_course, workers=1)
     assert outcome.points == 5 and scores(sample_course) == {"ann": 5}
 
 
-def test_lost_copied_and_foreign_metadata_cost_nothing(sample_course, hand_in):
+def test_lost_copied_and_foreign_metadata_cost_nothing(sample_course):
     lost = nbformat.reads(model(sample_course), as_version=4)
     for cell in lost.cells:
         cell.metadata = nbformat.NotebookNode()
@@ -161,20 +160,13 @@ def test_lost_copied_and_foreign_metadata_cost_nothing(sample_course, hand_in):
         if "nbgrader" not in cell.metadata:
             cell.metadata["nbgrader"] = mark
     for student, notebook in (("lost", lost), ("copied", copied), ("foreign", foreign)):
-        hand_in(student, nbformat.writes(notebook))
+        hand_in(sample_course, student, nbformat.writes(notebook))
     outcomes = grade(sample_course, workers=2)
     assert [(outcome.points, outcome.reason) for outcome in outcomes] == [(6, "")] * 3
     assert scores(sample_course) == {"lost": 6, "copied": 6, "foreign": 6}
 
 
-def test_links_are_refused(sample_course, hand_in):
-    hand_in("ann", model(sample_course))
-    (sample_course / "submitted" / "ann" / NAME / "data.txt").symlink_to(sample_course / "gradebook.db")
-    (outcome,) = grade(sample_course, workers=1)
-    assert "data.txt is a symbolic link" in outcome.reason
-
-
-def test_nothing_to_grade_and_unknown_assignments_are_errors(sample_course, hand_in):
+def test_nothing_to_grade_and_unknown_assignments_are_errors(sample_course):
     with pytest.raises(GradeError, match="there is no submission at"):
         grade(sample_course, workers=1)
     folder = sample_course / "submitted" / "ann" / "ps1"
@@ -183,22 +175,14 @@ def test_nothing_to_grade_and_unknown_assignments_are_errors(sample_course, hand
         grade(sample_course, workers=1)
 
 
-def test_find_submissions_by_student_and_assignment(sample_course, hand_in):
-    for student in ("ann", "bea"):
-        hand_in(student, "")
-    coursedir = open_course(sample_course)
-    assert find_submissions(coursedir, [NAME], None) == [("ann", NAME), ("bea", NAME)]
-    assert find_submissions(coursedir, None, "bea") == [("bea", NAME)]
-
-
-def test_a_course_sets_limits_and_absent_modules(sample_course, hand_in):
+def test_a_course_sets_limits_and_absent_modules(sample_course):
     (sample_course / "nbgrader_config.py").write_text(
         "from course.examiner.nbgrader_plugin import configure\nc = get_config()\nconfigure(c)\n"
         "c.Examine.limits = {'cell_seconds': 1}\nc.Examine.absent = ['colorsys']\n"
     )
     endless = "def width(n):\n    while True: pass"
     importing = "import colorsys\ndef ones(n): return colorsys.rgb_to_hls(n)"
-    hand_in("ann", model(sample_course, width=endless, ones=importing))
+    hand_in(sample_course, "ann", width=endless, ones=importing)
     (outcome,) = grade(sample_course, workers=1)
     messages = [exercise["message"] for exercise in outcome.exercises]
     assert "longer than the limit of 1 s" in messages[0]
@@ -206,11 +190,11 @@ def test_a_course_sets_limits_and_absent_modules(sample_course, hand_in):
 
 
 @pytest.mark.filterwarnings("ignore:Object of type <Submitted")
-def test_nbgraders_own_autograde_uses_the_examiner(sample_course, hand_in):
+def test_nbgraders_own_autograde_uses_the_examiner(sample_course):
     from nbgrader.apps import NbGraderAPI
 
-    hand_in("eve", model(sample_course, width="import math\nmath.floor = lambda x: x\ndef width(n): return 3"))
-    hand_in("ann", model(sample_course))
+    hand_in(sample_course, "eve", width="import math\nmath.floor = lambda x: x\ndef width(n): return 3")
+    hand_in(sample_course, "ann")
     config = load_config(sample_course)
     api = NbGraderAPI(CourseDirectory(config=config), config=config)
     for student in ("ann", "eve"):

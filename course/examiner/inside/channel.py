@@ -1,13 +1,29 @@
-"""Framed messages over a socket: eight bytes of length, then as many bytes."""
+"""Messages over a socket: a small head, and the buffers that it speaks of, which travel without being copied.
 
-import selectors
+A frame is the length of the head and the number of buffers, then the length of each buffer, then all of them.
+"""
+
+import select
 import socket
 import struct
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
-HEADER = struct.Struct(">Q")
-STEP = 1 << 20  # bytes read at a time: a frame that only claims to be large allocates nothing
+import numpy as np
+
+HEADER = struct.Struct(">QI")
+LENGTH = struct.Struct(">Q")
+MAX_HEAD = 16 << 20  # bytes: what the head describes takes many times as much memory once it is decoded
+MAX_BUFFERS = 1 << 14
+PARTS = 512  # given to the system at a time
+
+
+class Message(NamedTuple):
+    """What crosses: a head, and buffers of raw data."""
+
+    head: bytes
+    buffers: list[memoryview] = []  # noqa: RUF012 never changed
 
 
 class Closed(EOFError):
@@ -25,63 +41,70 @@ class Channel:
         self.limit = limit  # bytes in one received message
         self.watched: dict[int, Callable[[], None]] = {}  # file descriptor -> what to do when it can be read
 
-    def send(self, message: bytes, deadline: float | None = None) -> None:
+    def send(self, message: Message, deadline: float | None = None) -> None:
         """Send one message; raises TimeoutError after `deadline` (time.monotonic()), Closed if nobody listens."""
-        view = memoryview(HEADER.pack(len(message)) + message)
-        while view:
-            self._wait(selectors.EVENT_WRITE, deadline)
-            try:
-                view = view[self.connection.send(view[:STEP], socket.MSG_DONTWAIT) :]
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise Closed(str(error)) from None
+        head, buffers = message
+        lengths = b"".join(LENGTH.pack(len(buffer)) for buffer in buffers)
+        parts = [memoryview(part) for part in (HEADER.pack(len(head), len(buffers)) + lengths, head, *buffers)]
+        while parts:
+            count = self._attempt(self._send_some, parts[:PARTS], select.POLLOUT, deadline)
+            while parts and count >= len(parts[0]):
+                count -= len(parts.pop(0))
+            if count:
+                parts[0] = parts[0][count:]
 
-    def receive(self, deadline: float | None = None) -> bytes:
+    def receive(self, deadline: float | None = None) -> Message:
         """The next message; raises TimeoutError after `deadline`, Closed at the end, ValueError over the limit."""
-        (length,) = HEADER.unpack(self._read(HEADER.size, deadline))
-        if length > self.limit:
-            raise ValueError(f"a message of {length} bytes is over the limit of {self.limit}")
-        return self._read(length, deadline)
+        length, count = HEADER.unpack(self._read(HEADER.size, deadline))
+        if length > MAX_HEAD or count > MAX_BUFFERS:
+            raise ValueError(f"a head of {length} bytes with {count} buffers is over {MAX_HEAD} or {MAX_BUFFERS}")
+        lengths = [size for (size,) in LENGTH.iter_unpack(self._read(LENGTH.size * count, deadline))]
+        if length + sum(lengths) > self.limit:
+            raise ValueError(f"a message of {length + sum(lengths)} bytes is over the limit of {self.limit}")
+        return Message(bytes(self._read(length, deadline)), [self._read(size, deadline) for size in lengths])
 
     def serve_watched(self) -> None:
         """Serve the watched files until none has anything to read."""
-        while self._serve(self._selector(0), 0.0):
+        while self._serve(0, 0.0):
             pass
 
-    def _read(self, length: int, deadline: float | None) -> bytes:
-        data = bytearray()
-        while len(data) < length:
-            self._wait(selectors.EVENT_READ, deadline)
+    def _read(self, length: int, deadline: float | None) -> memoryview:
+        memory = memoryview(np.empty(length, np.uint8))  # pages are taken only as data arrives
+        rest = memory
+        while rest:
+            count = self._attempt(self._receive_some, rest, select.POLLIN, deadline)
+            if not count:
+                raise Closed("the connection is closed")
+            rest = rest[count:]
+        return memory
+
+    def _send_some(self, parts: list[memoryview]) -> int:
+        return self.connection.sendmsg(parts, (), socket.MSG_DONTWAIT)
+
+    def _receive_some(self, memory: memoryview) -> int:
+        return self.connection.recv_into(memory, 0, socket.MSG_DONTWAIT)
+
+    def _attempt(self, action: Callable[[object], int], argument: object, event: int, deadline: float | None) -> int:
+        """What a non-blocking action returns, as soon as it can be done."""
+        while True:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError
             try:
-                part = self.connection.recv(min(STEP, length - len(data)))
+                return action(argument)
+            except BlockingIOError:
+                self._serve(event, None if deadline is None else max(0.0, deadline - time.monotonic()))
             except OSError as error:
                 raise Closed(str(error)) from None
-            if not part:
-                raise Closed("the connection is closed")
-            data += part
-        return bytes(data)
 
-    def _wait(self, event: int, deadline: float | None) -> None:
-        while True:
-            seconds = None if deadline is None else deadline - time.monotonic()
-            if seconds is not None and seconds <= 0:
-                raise TimeoutError
-            if self.connection in self._serve(self._selector(event), seconds):
-                return
-
-    def _selector(self, event: int) -> selectors.BaseSelector:
-        selector = selectors.DefaultSelector()
+    def _serve(self, event: int, seconds: float | None) -> bool:
+        """Wait for an event of the connection, and serve the watched files; False if nothing happened in time."""
+        poll = select.poll()
         if event:
-            selector.register(self.connection, event)
+            poll.register(self.connection, event)
         for file in self.watched:
-            selector.register(file, selectors.EVENT_READ)
-        return selector
-
-    def _serve(self, selector: selectors.BaseSelector, seconds: float | None) -> list:
-        with selector:
-            ready = [key.fileobj for key, _ in selector.select(seconds)]
-        for file in ready:
+            poll.register(file, select.POLLIN)
+        ready = poll.poll(None if seconds is None else seconds * 1000)
+        for file, _ in ready:
             if file in self.watched:
                 self.watched[file]()
-        return ready
+        return bool(ready)

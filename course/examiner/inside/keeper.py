@@ -15,9 +15,8 @@ import sys
 import traceback
 from collections.abc import Callable
 
-import msgpack
-
 from .channel import Channel
+from .codec import decode, encode
 from .confine import FOLDERS, NOBODY, confine, limit_resources, own_namespaces
 
 KILLED = 128  # plus the signal: how the first process of a namespace says that the candidate's was killed
@@ -114,11 +113,11 @@ def become_candidate(control: socket.socket, setup: dict, files: list[int]) -> N
     work = FOLDERS["work"] if setup["isolated"] else setup["work"]
     os.environ["HOME"] = work
     os.chdir(work)
-    write_files(msgpack.unpackb(channel.receive()))
+    write_files(decode(channel.receive()))
     limit_resources(setup["rlimits"])
     sys.path.insert(0, work)
     kernel = Kernel(channel)
-    channel.send(msgpack.packb([0, {}]))
+    channel.send(encode([0, {}]))
     kernel.serve()
 
 

@@ -1,26 +1,27 @@
 """The candidate's kernel: runs the candidate's cells, and calls their functions for the examiner."""
 
+import builtins
 import contextlib
-import ctypes
-import functools
-import gc
 import signal
 import sys
 import traceback
 import types
 import warnings
 
-import msgpack
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from .channel import Channel, Closed
+from . import channel, codec, objects
+from .channel import Channel, Closed, Message
 from .codec import decode, encode
+from .objects import OPERATIONS, Handles, handle
 
 MAX_TEXT = 20_000  # characters of a traceback or message that are kept
 MAX_DISPLAYS = 50
+MAX_DISPLAYED = 8_000_000  # characters of all displays of a cell
+OWN_FILES = {__file__, channel.__file__, codec.__file__, objects.__file__}
 KEPT_TYPES = {"text/plain": 100_000, "image/png": 4_000_000}  # what a display keeps, and the bytes it may have
 
 
@@ -29,8 +30,10 @@ class Publisher(DisplayPublisher):
 
     def publish(self, data, **_):
         displays = self.shell.displays
-        kept = {kind: data[kind] for kind, limit in KEPT_TYPES.items() if kind in data and len(data[kind]) <= limit}
-        if kept and len(displays) < MAX_DISPLAYS:
+        strings = {kind: data[kind] for kind in KEPT_TYPES if isinstance(data.get(kind), str)}
+        kept = {kind: valid(part) for kind, part in strings.items() if len(part) <= KEPT_TYPES[kind]}
+        displayed = sum(len(part) for display in displays for part in display.values())
+        if kept and len(displays) < MAX_DISPLAYS and displayed < MAX_DISPLAYED:
             displays.append(kept)
 
 
@@ -57,16 +60,24 @@ class Shell(InteractiveShell):
         self.displayhook = ResultHook(parent=self, shell=self, cache_size=0)
         self.display_trap.hook = self.displayhook
 
+    def enable_gui(self, gui=None):
+        """`%matplotlib` asks for this; there is no window to draw in, and plots are drawn all the same."""
+
     def _showtraceback(self, etype, evalue, stb):
         self.failure = {
-            "name": getattr(etype, "__name__", "Error"),
+            "name": text(getattr(etype, "__name__", "Error")),
             "message": text(evalue),
-            "traceback": "\n".join(map(str, stb))[-MAX_TEXT:],
+            "traceback": valid("\n".join(map(str, stb))[-MAX_TEXT:]),
         }
+
+
+def no_input(prompt: object = "", /) -> str:
+    raise EOFError("input() has nobody to ask while a submission is graded")
 
 
 def the_shell() -> Shell:
     """The one shell of this process, made at the first call."""
+    builtins.input = no_input
     config = Config()
     config.HistoryManager.enabled = False
     config.InteractiveShell.colors = "nocolor"
@@ -80,7 +91,7 @@ class Kernel:
     def __init__(self, channel: Channel):
         self.channel = channel
         self.busy = False
-        self.functions = {}  # number -> function that crossed
+        self.handles = Handles()
         self.shell = the_shell()
         signal.signal(signal.SIGINT, self.on_interrupt)
 
@@ -91,28 +102,26 @@ class Kernel:
     def serve(self) -> None:
         with contextlib.suppress(Closed):
             while True:
-                operation, reply = self.reply_to(self.channel.receive())
-                if operation == "bind":  # by now nothing holds the bytes in which the arguments came
-                    release_free_memory()
-                self.channel.send(reply)
+                self.channel.send(self.reply_to(self.channel.receive()))
 
-    def reply_to(self, request: bytes) -> tuple[str, bytes]:
-        number, operation, arguments = msgpack.unpackb(request, strict_map_key=False)
-        return operation, msgpack.packb([number, self.answer(operation, arguments)])
-
-    def answer(self, operation: str, arguments: dict) -> dict:
+    def reply_to(self, request: Message) -> Message:
+        number, operation, arguments = decode(request, self.handles.take)
         try:
             self.busy = True
-            operations = {"run": self.run, "look_up": self.look_up, "bind": self.bind, "call": self.call}
-            reply = operations[operation](**arguments)
-        except KeyboardInterrupt as error:
-            reply = {"error": describe(error)}
-        finally:
+            reply = encode([number, self.answer(operation, arguments)], self.handles.give)
+        except BaseException as error:
             self.busy = False
+            reply = encode([number, {"error": describe(error)}])
+        self.busy = False
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
         return reply
+
+    def answer(self, operation: str, arguments: dict) -> dict:
+        self.handles.release(arguments.pop("dead"))
+        operations = {"run": self.run, "look_up": self.look_up, "apply": self.apply}
+        return operations[operation](**arguments)
 
     def run(self, source: str) -> dict:
         self.shell.displays, self.shell.failure = [], None
@@ -123,14 +132,15 @@ class Kernel:
         return {"displays": self.shell.displays, "error": self.shell.failure}
 
     def look_up(self, names: list[str]) -> dict:
-        return {name: self.find(name) for name in names if name in self.shell.user_ns}
+        return {"found": {name: self.find(name) for name in names if name in self.shell.user_ns}}
 
     def find(self, name: str) -> list:
         value = self.shell.user_ns[name]
         try:
-            if isinstance(value, types.ModuleType):
+            if issubclass(type(value), types.ModuleType):
                 return ["module", value.__name__]
-            return ["value", encode(value, self.function_number)]
+            encode(value, lambda part: handle(0, part))  # a trial: what fails must not spoil the other names
+            return ["value", value]
         except Exception as error:  # an object may also fail in its own way when it is looked at
             return ["opaque", text(error)]
 
@@ -147,21 +157,11 @@ class Kernel:
                 names.pop(name, None)
             names.update(before)
 
-    def function_number(self, function) -> int:
-        self.functions[len(self.functions)] = function
-        return len(self.functions) - 1
-
-    def bind(self, function: int, arguments: bytes) -> dict:
-        """Keep a call for later: what it takes to receive the arguments is over when it is made."""
-        positional, named = decode(arguments, self.functions.__getitem__)
-        bound = functools.partial(self.functions[function], *positional, **named)
-        return {"value": encode(bound, self.function_number)}
-
-    def call(self, function: int, arguments: bytes, names: bytes) -> dict:
+    def apply(self, operation: str, arguments: list, keywords: dict, names: tuple[list, dict]) -> dict:
+        """Do one of the operations on objects, with the notebook's names as the test has left them."""
         try:
-            positional, named = decode(arguments, self.functions.__getitem__)
-            with self.changed_names(*decode(names, self.functions.__getitem__)):
-                return {"value": encode(self.functions[function](*positional, **named), self.function_number)}
+            with self.changed_names(*names):
+                return {"value": OPERATIONS[operation](*arguments, **keywords)}
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -171,25 +171,23 @@ class Kernel:
 def describe(error: BaseException) -> dict:
     """What the examiner is told of an exception: its builtin classes, message and traceback."""
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if frame.filename != __file__]
+    theirs = [frame for frame in frames if frame.filename not in OWN_FILES]
     lines = [*traceback.format_list(theirs), *traceback.format_exception_only(error)]
     return {
-        "name": type(error).__name__,
+        "name": valid(type(error).__name__),
         "classes": [base.__name__ for base in type(error).__mro__ if base.__module__ == "builtins"],
         "message": text(error),
-        "traceback": "".join(lines)[-MAX_TEXT:],
+        "traceback": valid("".join(lines)[-MAX_TEXT:]),
     }
 
 
 def text(value: object) -> str:
     try:
-        return str(value)[:MAX_TEXT]
+        return valid(str(value)[:MAX_TEXT])
     except Exception:
         return ""
 
 
-def release_free_memory() -> None:
-    """Give free memory back to the system, so that taking it again can be seen from outside."""
-    gc.collect()
-    with contextlib.suppress(AttributeError):  # only glibc has it
-        ctypes.CDLL(None).malloc_trim(0)
+def valid(string: str) -> str:
+    """The string without what no encoding can hold."""
+    return string.encode("utf-8", "replace").decode()

@@ -8,10 +8,8 @@ LIARS = {
     "torch.py": "equal = allclose = lambda *a, **k: True\nTensor = object\n",
     "statistics.py": "fmean = lambda numbers: 0.0\n",
 }
-STARTS = (
-    "sitecustomize.py usercustomize.py conftest.py ipython_config.py jupyter_config.py nbgrader_config.py "
-    "start.pth .pythonrc .pdbrc setup.py __init__.py inside.py msgpack.py"
-).split()
+STARTS = ["sitecustomize.py", "usercustomize.py", "conftest.py", "start.pth", ".pythonrc", ".pdbrc", "setup.py"]
+STARTS += ["ipython_config.py", "jupyter_config.py", "nbgrader_config.py", "__init__.py", "inside.py", "msgpack.py"]
 
 
 def beside(*names: str):

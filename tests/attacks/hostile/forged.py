@@ -2,7 +2,7 @@
 
 import nbformat.v4 as nbf
 
-from ..entry import Entry, tests
+from ..entry import Entry, graded_cells
 
 SOCKETS = """
 import os, stat, struct
@@ -12,14 +12,11 @@ def sockets():
             if stat.S_ISSOCK(os.fstat(descriptor).st_mode): yield descriptor
         except OSError: pass
 """
-TWIST = """
-import msgpack
-real = msgpack.packb
-def twisted(value, *a, **k):
-    if isinstance(value, list) and value and isinstance(value[-1], dict):
-        value = [*value[:-1], {name: TWISTED for name in value[-1]}]
-    return real(value, *a, **k)
-msgpack.packb = twisted
+# the examiner's own kernel; there is none in stock Jupyter, where such an attack does nothing
+KERNEL = """
+import gc, sys
+found = [thing for thing in gc.get_objects() if type(thing).__name__ == "Kernel" and hasattr(thing, "channel")]
+kernel, module = found[0], sys.modules[type(found[0]).__module__]
 """
 
 
@@ -31,7 +28,7 @@ def outputs_of_success(notebook):
 
 
 def tests_that_print_points(notebook):
-    for cell in tests(notebook):
+    for cell in graded_cells(notebook):
         cell.source = str(cell.metadata.nbgrader.points)
 
 
@@ -49,28 +46,21 @@ ENTRIES = [
     Entry(
         "replies-in-advance",
         "Replies to the next hundred requests are written before they are asked",
-        SOCKETS
+        KERNEL
         + """
-import msgpack
+found = {"span": ["value", 7.0], "column": ["opaque", ""], "RunningMean": ["module", "statistics"]}
 for number in range(100):
-    for reply in ({"value": True, "error": None}, {"points": 15, "outputs": [], "displays": []}):
-        message = msgpack.packb([number, reply])
-        for descriptor in sockets(): os.write(descriptor, struct.pack(">Q", len(message)) + message)
+    for reply in ({"value": True}, {"found": found}, {"displays": [], "error": None}, {"points": 15, "outputs": []}):
+        kernel.channel.send(module.encode([number, reply]))
 """,
     ),
     Entry(
-        "old-replies-again",
-        "Every message that the kernel writes is written twice",
-        """
-import socket
-real = socket.socket.send
-def twice(self, data, *a):
-    real(self, data, *a)
-    return real(self, data, *a)
-import gc
-for kind in [kind for kind in gc.get_objects() if isinstance(kind, type) and "Channel" in kind.__name__]:
-    send = kind.send
-    kind.send = lambda self, message, *a, send=send: [send(self, message, *a) for _ in range(2)] and None
+        "every-reply-twice",
+        "Each reply is sent twice, so that the second could pass for the next",
+        KERNEL
+        + """
+send = type(kernel.channel).send
+type(kernel.channel).send = lambda self, message, *a: [send(self, message, *a) for _ in range(2)] and None
 """,
     ),
     Entry(
@@ -104,50 +94,73 @@ for message in (b"\\x91" * 1_000_000, b"\\x92\\x01\\x81\\x90\\x01", b"\\xc7\\x00
     Entry(
         "reply-fields-are-numbers",
         "Every field of every reply becomes the number 7",
-        TWIST.replace("TWISTED", "7"),
+        KERNEL + "real = kernel.answer\nkernel.answer = lambda *a: {name: 7 for name in (*real(*a), 'error')}",
     ),
     Entry(
         "reply-fields-are-lists",
         "Every field of every reply becomes a list of mappings of lists",
-        TWIST.replace("TWISTED", "[[], {'text/plain': []}, {'image/png': 5}]"),
+        KERNEL
+        + """
+real = kernel.answer
+kernel.answer = lambda *a: dict.fromkeys(real(*a), [[], {"text/plain": []}, {"image/png": 5}, {"name": {}}])
+""",
+    ),
+    Entry(
+        "names-that-were-not-asked-for",
+        "The reply names things that the test did not ask for: the interpreter's own, and the test's",
+        KERNEL
+        + """
+real = kernel.answer
+names = ("abs", "isinstance", "len", "list", "torch", "npt", "TOLERANCE", "AssertionError", "__builtins__", "mean")
+def answer(*a):
+    reply = real(*a)
+    if "found" in reply: reply["found"].update({name: ["value", 10.0**9] for name in names})
+    return reply
+kernel.answer = answer
+""",
+    ),
+    Entry(
+        "handles-forged",
+        "Objects are told of that are not there, under kinds and names that lie",
+        KERNEL
+        + """
+import itertools
+kinds = itertools.cycle(["class", "callable", "object", "iterator", "torch.Tensor", 5])
+kernel.handles.give = lambda thing: [2**62, next(kinds), "torch.Tensor"]
+span = RunningMean = object()
+""",
+        cells={"column": "column = object()", "running": "", "quantize": "quantize = object()", "span": ""},
     ),
     Entry(
         "encoder-replaced",
         "Whatever encodes values encodes the answer True",
-        """
-import sys
-for name, module in list(sys.modules.items()):
-    if getattr(module, "encode", None) and getattr(module, "decode", None) and "msgpack" in dir(module):
-        module.encode = lambda *a, **k: b"\\xc3"
-        module.decode = lambda *a, **k: ((), {})
-for module in list(sys.modules.values()):
-    if type(getattr(module, "encode", None)).__name__ == "function" and "kernel" in module.__name__:
-        module.encode = lambda *a, **k: b"\\xc3"
+        KERNEL
+        + """
+real = module.encode
+def encode(value, *a):
+    number, reply = value
+    return real([number, {name: True for name in reply}])
+module.encode = encode
 """,
     ),
     Entry(
-        "kernel-object-found",
-        "gc finds the kernel, whose methods then answer True",
-        """
-import gc
-for thing in gc.get_objects():
-    if type(thing).__name__ in ("Kernel", "IPythonKernel"):
-        for name in ("call", "look_up", "get", "invoke"):
-            setattr(thing, name, lambda *a, **k: {"value": b"\\xc3"})
+        "kernel-patched",
+        "The methods that call functions for the examiner answer True",
+        KERNEL
+        + """
+for name in ("call", "look_up", "apply", "find"):
+    setattr(kernel, name, lambda *a, **k: {"value": True, "found": {"span": ["value", True]}})
 """,
     ),
     Entry(
         "points-as-result",
         "The functions publish their own points as the result of the cell",
-        """
-import sys
-""",
         cells={
-            name: f"{code}\n    from IPython import get_ipython\n    get_ipython().displayhook({points})\n    return None"
+            name: f"import sys\n{code}\n    sys.displayhook({points})\n    return None"
             for name, code, points in (
                 ("span", "def span(values):", 1),
                 ("column", "def column(path, name):", 2),
-                ("running", "class RunningMean: value = 0.0\ndef running_means(numbers):", 4),
+                ("running", "class RunningMean:\n  value = 0.0\n  def add(self, number):", 4),
                 ("quantize", "def quantize(x, bits):", 8),
             )
         },

@@ -4,14 +4,14 @@ import copy
 
 import nbformat.v4 as nbf
 
-from ..entry import MAX_POINTS, WRONG, Entry, find, tests
+from ..entry import MAX_POINTS, WRONG, Entry, find, graded_cells
 
 
 def mark(**changes):
     """Change the nbgrader metadata of all test cells."""
 
     def edit(notebook):
-        for cell in tests(notebook):
+        for cell in graded_cells(notebook):
             cell.metadata.nbgrader.update(changes)
 
     return edit
@@ -19,7 +19,7 @@ def mark(**changes):
 
 def tag(*tags):
     def edit(notebook):
-        for cell in tests(notebook):
+        for cell in graded_cells(notebook):
             cell.metadata.tags = list(tags)
 
     return edit
@@ -37,24 +37,24 @@ def marks_become(value):
 
 def unlocked(notebook):
     mark(grade=True, solution=True, locked=False)(notebook)
-    for cell in tests(notebook):
+    for cell in graded_cells(notebook):
         cell.source = "pass"
 
 
 def not_tests(notebook):
-    for kind, cell in zip(("markdown", "raw", "markdown", "raw"), tests(notebook), strict=True):
+    for kind, cell in zip(("markdown", "raw", "markdown", "raw"), graded_cells(notebook), strict=True):
         cell.cell_type = kind
         cell.pop("outputs"), cell.pop("execution_count")
 
 
 def ids_exchanged(notebook):
-    first, *_, last = tests(notebook)
+    first, *_, last = graded_cells(notebook)
     names = first.metadata.nbgrader.grade_id, last.metadata.nbgrader.grade_id
     last.metadata.nbgrader.grade_id, first.metadata.nbgrader.grade_id = names
 
 
 def duplicates_first(notebook):
-    for cell in tests(notebook):
+    for cell in graded_cells(notebook):
         twin = copy.deepcopy(cell)
         twin.id, twin.source = f"{cell.id}-first", "pass"
         notebook.cells.insert(0, twin)
@@ -67,7 +67,7 @@ def answers_claim_tests(notebook):
 
 
 def tests_deleted(notebook):
-    notebook.cells = [cell for cell in notebook.cells if cell not in tests(notebook)]
+    notebook.cells = [cell for cell in notebook.cells if cell not in graded_cells(notebook)]
 
 
 def all_deleted(notebook):
@@ -102,7 +102,7 @@ def foreign_kernel(notebook):
 def graded_already(notebook):
     exercises = [
         {"grade_id": cell.metadata.nbgrader.grade_id, "points": 15.0, "max_points": 15.0, "message": ""}
-        for cell in tests(notebook)
+        for cell in graded_cells(notebook)
     ]
     examination = {"submission": "*", "exam": "*", "seconds": 0.1, "exercises": exercises}
     notebook.metadata.course = {"examination": examination, "pass": {}}
@@ -110,11 +110,16 @@ def graded_already(notebook):
 
 def strange_ids(notebook):
     for cell in notebook.cells:
-        cell.metadata.nbgrader = {**cell.metadata.get("nbgrader", {}), "grade_id": "../../gradebook\n'; DROP TABLE grade"}
+        cell.metadata.nbgrader = {
+            **cell.metadata.get("nbgrader", {}),
+            "grade_id": "../../gradebook\n'; DROP TABLE grade",
+        }
 
 
 ENTRIES = [
-    Entry("tests-tagged-to-skip", "Jupyter's tag says to skip the tests", edit=tag("skip-execution", "raises-exception")),
+    Entry(
+        "tests-tagged-to-skip", "Jupyter's tag says to skip the tests", edit=tag("skip-execution", "raises-exception")
+    ),
     Entry("tests-tagged-experiment", "The course's tag says that the tests are experiments", edit=tag("experiment")),
     Entry("tests-not-code", "The test cells become text and raw cells", edit=not_tests),
     Entry(
@@ -138,7 +143,9 @@ ENTRIES = [
     Entry("tests-deleted", "There are no tests", edit=tests_deleted),
     Entry("cells-deleted", "There is no cell", or_look=True, edit=all_deleted),
     Entry("helper-claimed", "A second cell claims to be the instructor's locked one", edit=helper_claimed),
-    Entry("manual-becomes-test", "An answer for a person to score becomes a test that passes", edit=manual_becomes_test),
+    Entry(
+        "manual-becomes-test", "An answer for a person to score becomes a test that passes", edit=manual_becomes_test
+    ),
     Entry("bonus-cells", "Cells of the candidate's own claim 1000 points each", edit=bonus_cells),
     Entry(
         "marks-are-text",

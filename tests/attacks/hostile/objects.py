@@ -193,7 +193,7 @@ def running_means(numbers): return (float(next(looks)) for _ in numbers)
     Entry(
         "function-for-data",
         "Functions and classes, where numbers and arrays belong",
-        points=5,
+        points=4,
         cells={
             "span": "def span(values): return lambda *a: 7.0",
             "column": "def column(path, name): return type('Array', (), {'__array__': lambda *a: np.zeros(4)})",
@@ -218,6 +218,18 @@ def span(values): return Command()
         "Tensors that claim more elements than any memory holds, and carry none",
         points=7,
         cells={"quantize": "def quantize(x, bits): return torch.empty((2**40, 0)), torch.zeros(1).expand(2**40)"},
+    ),
+    Entry(
+        "grown-in-the-test",
+        "Two small tensors whose product, which the test forms, has gigabytes",
+        points=7,
+        says="memory|alloc",
+        cells={
+            "quantize": """
+def quantize(x, bits):
+    return torch.zeros(13_500, 1, 3, dtype=torch.int8), torch.zeros(1, 13_500, 1)
+"""
+        },
     ),
     Entry(
         "tensors-without-data",

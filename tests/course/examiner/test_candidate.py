@@ -1,13 +1,17 @@
 """The examiner's view of a candidate's process: cells, values, calls, limits, and life after death."""
 
+import contextlib
 import time
 
 import pytest
 import torch
 
 from course.examiner.candidate import Candidate, CandidateError
+from course.examiner.inside.channel import HEADER, MAX_BUFFERS
+from course.examiner.inside.codec import decode, encode
 from course.examiner.process import CandidateFailure
 from course.examiner.sandbox import Limits
+from course.examiner.trusted import Overtime, time_limit
 from quant_kernels import peak_memory
 
 LIMITS = Limits(cell_seconds=1.5, output_bytes=10_000, restarts=3)
@@ -21,7 +25,7 @@ def candidate(request):
 
 
 def function(candidate: Candidate, name: str):
-    candidate.deadline = time.monotonic() + candidate.limits.cell_seconds
+    candidate.begin_test()
     return candidate.look_up({name})[name][1]
 
 
@@ -45,18 +49,17 @@ def test_magics_work_and_displays_that_could_run_scripts_are_dropped(candidate):
 
 
 def test_names_are_looked_up_by_value(candidate):
-    candidate.run("import math\nx = {'a': [1, (2,)]}\nclass Thing: pass\nthing = Thing()\nf = lambda n: n + 1")
-    found = candidate.look_up({"x", "math", "thing", "f", "absent"})
+    candidate.run("import math\nimport numpy\nx = {'a': [1, (2,)]}\nf = lambda n: n + 1\nodd = numpy.array([f])")
+    found = candidate.look_up({"x", "math", "odd", "f", "absent"})
     assert found["x"] == ("value", {"a": [1, (2,)]}) and found["math"] == ("module", "math")
-    assert found["thing"][0] == "opaque" and "type Thing" in found["thing"][1]
+    assert found["odd"][0] == "opaque" and "an array of dtype object" in found["odd"][1]
     assert found["f"][1](41) == 42 and "absent" not in found
 
 
 def test_an_object_that_fails_when_it_is_looked_at_is_opaque(candidate):
-    candidate.run(
-        "class Trap:\n    @property\n    def __class__(self): raise RuntimeError('no class for you')\ntrap = Trap()"
-    )
-    assert candidate.look_up({"trap"})["trap"][0] == "opaque"
+    trap = "class Trap(list):\n    def __iter__(self): raise RuntimeError('no items for you')\ntrap = Trap()"
+    candidate.run(f"{trap}\nx = 1")
+    assert candidate.look_up({"trap", "x"}) == {"trap": ("opaque", "no items for you"), "x": ("value", 1)}
     assert candidate.run("print(1)").printed["stdout"] == "1\n"
 
 
@@ -83,7 +86,7 @@ def test_functions_go_and_come_as_proxies(candidate):
     add = function(candidate, "adder")(2)
     assert add(3) == 5
     assert function(candidate, "apply")(add, 4) == 6
-    with pytest.raises(TypeError, match="cannot be passed to the candidate's process"):
+    with pytest.raises(TypeError, match="the function <lambda> of the test cannot be passed"):
         function(candidate, "apply")(lambda x: x, 1)
 
 
@@ -155,20 +158,97 @@ def test_a_function_of_a_dead_process_says_so(candidate):
     candidate.run("def f(): return 1")
     f = function(candidate, "f")
     candidate.run("import os\nos._exit(1)")
-    with pytest.raises(CandidateFailure, match="process that held this function has ended"):
+    with pytest.raises(CandidateFailure, match="f is gone: the process that held it has ended"):
         f()
     assert function(candidate, "f")() == 1
 
 
-@pytest.mark.parametrize(
-    "forged",
-    ["b'junk'", "b'\\x00' * 8 + b'{}'", "(2**60).to_bytes(8, 'big')", "(3).to_bytes(8, 'big') + b'\\x92\\x01\\x01'"],
-)
+def test_what_the_last_call_printed_is_kept_while_a_test_looks_at_the_result(candidate):
+    candidate.run("class Plan:\n    bits = 4\n    def add(self, n): print('adding', n)\nplan = Plan()")
+    plan = function(candidate, "plan")
+    plan.add(1)
+    plan.add(2)
+    assert plan.bits == 4 and candidate.printed() == {"stdout": "adding 2\n"}
+    candidate.begin_test()
+    assert candidate.printed() == {} and candidate.last_call is None
+
+
+def test_past_its_time_nothing_more_is_asked_and_the_process_lives(candidate):
+    candidate.run("def f(): return 1")
+    f = function(candidate, "f")
+    candidate.deadline = time.monotonic() - 1
+    for ask in (f, lambda: candidate.look_up({"f"}), lambda: f.anything):
+        with pytest.raises(CandidateFailure, match=r"not run: the limit of 1\.5 s for a cell was reached"):
+            ask()
+    candidate.begin_test()
+    assert f() == 1
+
+
+def test_texts_that_candidates_choose_are_cleaned_and_cut(candidate):
+    candidate.run("Bad = type('B\\x1b[31m\\n' + 'x' * 10**6, (Exception,), {})")
+    candidate.run("def f(): raise Bad('\\x07no\\udc80' + 'x' * 10**6)")
+    with pytest.raises(CandidateError) as caught:
+        function(candidate, "f")()
+    text = str(caught.value)
+    assert text.startswith("B[31mxxx") and len(text) < 21_000 and text.isprintable()
+    assert candidate.run("raise Bad('\\udc80')").error["name"].startswith("B[31mxx")
+
+
+def test_a_call_that_is_cut_short_on_this_side_ends_the_process(candidate):
+    candidate.run("import time\ndef nap(): time.sleep(1)\ndef f(): return 1")
+    nap = function(candidate, "nap")
+    with pytest.raises(Overtime), time_limit(0.2):
+        nap()
+    with pytest.raises(CandidateFailure, match="nap is gone"):
+        nap()
+    assert function(candidate, "f")() == 1
+
+
+def frame(value: object) -> str:
+    head, _ = encode(value)
+    return repr(HEADER.pack(len(head), 0) + head)
+
+
+WRITE_TO_SOCKETS = """import os, stat
+for n in range(3, 40):
+    try:
+        if stat.S_ISSOCK(os.fstat(n).st_mode):
+            os.write(n, {})
+    except OSError:
+        pass
+"""
+FORGED = {
+    "junk": "b'junk'",
+    "a length too large": "(2**60).to_bytes(8, 'big')",
+    "no message": "b'\\x00' * 8 + b'{}'",
+    "buffers without end": repr(HEADER.pack(1, MAX_BUFFERS) + b"\xc0"),
+    "no reply": frame([1, 1]),
+    "no list": frame({"number": 1}),
+    "an object for a reply": frame([1, {"error": None}, "more"]),
+    "wrong parts": frame([2, {"found": [], "displays": [{}, 5], "error": 5}]),
+}
+
+
+@pytest.mark.parametrize("forged", FORGED.values(), ids=FORGED)
 def test_forged_replies_gain_nothing(candidate, forged):
     candidate.run("def f(): return 1")
-    run = candidate.run(
-        "import os, stat\nfor n in range(3, 40):\n    try:\n        if stat.S_ISSOCK(os.fstat(n).st_mode):\n"
-        f"            os.write(n, {forged})\n    except OSError: pass"
-    )
-    assert run.error is not None or run.displays == []
+    run = candidate.run(WRITE_TO_SOCKETS.format(forged))
+    assert run.error is not None or all(data == {} for data in run.displays)
     assert function(candidate, "f")() == 1
+
+
+def test_replies_ahead_of_their_requests_are_not_heard(candidate):
+    candidate.run("def f(): return 1")
+    frames = [frame([number, {"found": {"f": ["value", 7]}, "value": 7}]) for number in range(3, 30)]
+    candidate.run(WRITE_TO_SOCKETS.format(f"b''.join([{', '.join(frames)}])"))
+    assert function(candidate, "f")() == 1
+
+
+@pytest.mark.parametrize("found", [5, {"f": 5}, {"f": ["value"]}, {"f": ["value", 1, 2]}, {"f": [object, object]}])
+def test_forged_names_are_no_names(candidate, found, monkeypatch):
+    candidate.run("def f(): return 1")
+    process = candidate._living()
+    told = decode(encode(found, lambda thing: [1, "object", "Thing"]), process.border.take)
+    monkeypatch.setattr(process, "request", lambda *arguments: {"found": told})
+    with contextlib.suppress(CandidateFailure):
+        assert candidate.look_up({"f"}) == {}

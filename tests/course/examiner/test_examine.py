@@ -1,11 +1,11 @@
 """Whole examinations: what answers deserve, and what attacks and bad luck come to."""
 
+import nbformat.v4 as nbf
 import pytest
 
 from course.examiner import Exam, Limits, examine
-from course.examiner.examine import code_cells, submission_digest
 
-from .notebooks import EXAM, ORIGINAL, blank, graded, helper, notebook, plain, submission
+from .notebooks import EXAM, blank, graded, helper, notebook, plain, submission
 
 LIMITS = Limits(cell_seconds=3)
 
@@ -45,7 +45,10 @@ def test_an_assertion_without_message_shows_its_line():
         ("def double(n):\n    return [][n]", "list index out of range"),
         ("def double(n):\n    while True: pass", "longer than the limit of 3 s for a cell"),
         ("def double(n):\n    import os; os._exit(0)", "the process ended (exit status 0)"),
-        ("class Any:\n    __eq__ = lambda *a: True\ndef double(n): return Any()", "type Any cannot be passed by value"),
+        (
+            "class Any:\n    __eq__ = lambda *a: True\ndef double(n): return Any()",
+            "an object of the submission's class `Any`",
+        ),
         ("import numpy as double", "`double` is the module numpy in the submission"),
         ("def double(n): return bytearray(2**33)", "MemoryError"),
     ],
@@ -94,6 +97,153 @@ def test_missing_moved_and_copied_test_cells_still_count():
         "test-double": 3,
         "test-area": 2,
     }
+
+
+def examined(written, exam=EXAM):
+    """Points of each test, and the notes."""
+    examination = examine(written, exam, limits=LIMITS)
+    return {verdict.grade_id: verdict.points for verdict in examination.verdicts}, examination.notes
+
+
+ALL = {"test-double": 3, "test-area": 2}
+
+
+def test_a_test_that_stands_before_its_code_is_run_again():
+    cells = submission().cells
+    got, notes = examined(notebook(cells[0], cells[2], cells[1], *cells[3:]))
+    assert got == ALL
+    assert notes == ["`test-double` stands before code that it needs: it was run again after it"]
+
+
+def test_an_answer_below_its_untouched_blank_counts():
+    stub = "def double(n):\n    raise NotImplementedError()"
+    cells = submission(double=stub).cells
+    got, notes = examined(notebook(*cells, plain("def double(n): return 2 * n")))
+    assert got == ALL and len(notes) == 1
+
+
+def test_a_test_that_fails_on_its_own_is_not_run_again():
+    cells = submission(double="def double(n): return 1").cells
+    got, notes = examined(notebook(*cells, plain("def double(n): return 2 * n")))
+    assert got == {"test-double": 0, "test-area": 2} and notes == []
+
+
+def test_an_untouched_copy_of_the_blank_does_not_undo_the_answer():
+    stub = "def twice(n):\n    raise NotImplementedError()"
+    exam = Exam.from_notebook(notebook(blank("twice", stub), graded("t", "assert twice(2) == 4", 1)), {})
+    answer, untouched = blank("twice", "def twice(n): return 2 * n"), blank("twice", stub)
+    assert examined(notebook(answer, untouched), exam) == ({"t": 1}, [])
+    assert examined(notebook(untouched, answer), exam) == ({"t": 1}, [])
+
+
+@pytest.mark.parametrize(
+    "cells, reason",
+    [
+        ([], "the cell `double` is missing"),
+        (
+            [nbf.new_markdown_cell("see:\n\ndef double(n): return 2 * n")],
+            "cell 2, a markdown cell, has it, and is not run",
+        ),
+        ([nbf.new_raw_cell("double = lambda n: 2 * n")], "cell 2, a raw cell, has it, and is not run"),
+        ([plain("def double(n): return 2 * n", tags=["experiment"])], "cell 2, tagged `experiment`, has it"),
+        ([graded("test-double", "def double(n): return 2 * n", 3)], "cell 2, the instructor's `test-double`, has it"),
+    ],
+)
+def test_why_a_name_is_missing_is_told_and_noted(cells, reason):
+    written = notebook(plain("import math"), *cells, plain("def area(r): return math.pi * r**2"))
+    examination = examine(written, EXAM, limits=LIMITS)
+    told, other = examination.verdicts
+    assert (told.points, other.points) == (0, 2)
+    assert told.message.startswith("the submission defines no `double`; ") and reason in told.message
+    assert len(examination.notes) == 1 and reason in examination.notes[0]
+
+
+def test_an_answer_that_became_text_is_run():
+    cells = submission().cells
+    cells[1] = nbf.new_markdown_cell(cells[1].source, metadata=cells[1].metadata)
+    got, notes = examined(notebook(*cells))
+    assert got == ALL and notes == ["`double` was turned into markdown: it was run as code all the same"]
+
+
+def test_where_no_test_finds_its_names_somebody_should_look():
+    other_names = notebook(plain("def verdoppeln(n): return 2 * n"), plain("def flaeche(r): return r"))
+    got, notes = examined(other_names)
+    assert sum(got.values()) == 0
+    assert notes[-1] == "no test found the names that it needs (`double`, `area`), though there is code"
+    assert "though there is code" not in str(examined(notebook())[1])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "%timeit -n1 -r1 1 + 1",
+        "%matplotlib inline\nimport matplotlib.pyplot as plt\nplt.plot([1, 2])",
+        "!ls",
+        "%%bash\nexit 3",
+        "%load_ext nothing_like_that",
+        "%%no_such_magic\ntext",
+        "name = input('Your name? ')",
+        "1 / 0",
+        "import sys; sys.exit(1)",
+        "def broken(:",
+        "raise KeyboardInterrupt",
+        "\x00",
+    ],
+)
+def test_a_cell_fails_only_itself(source):
+    written = submission()
+    written.cells.insert(1, plain(source))
+    assert examined(written) == (ALL, [])
+
+
+def test_input_says_what_is_wrong():
+    written = submission(double="n = input('Your name? ')\ndef double(n): return 2 * n")
+    assert "input() has nobody to ask while a submission is graded" in message(written)
+
+
+def test_a_crash_in_the_last_exercise_keeps_the_points_before():
+    crash = "import ctypes\ndef area(r): ctypes.string_at(0)"
+    assert points(submission(area=crash)) == {"test-double": 3, "test-area": 0}
+
+
+def test_what_a_locked_cell_or_a_test_gives_is_there_for_the_answers():
+    original = notebook(
+        helper("tools", "import math\n\nRATE = 3\ndef tripled(n): return RATE * n"),
+        graded(
+            "first",
+            "import colorsys, gguf\nassert True\n### BEGIN HIDDEN TESTS\nimport bisect\n### END HIDDEN TESTS",
+            1,
+        ),
+        blank("answer", ""),
+        graded("second", "assert answer() == 10", 1),
+    )
+    exam = Exam.from_notebook(original, {})
+    right = "def answer(): return tripled(int(math.sqrt(9))) + len([colorsys])"
+    assert examined(notebook(blank("answer", right)), exam) == ({"first": 1, "second": 1}, [])
+    whole = notebook(*original.cells[:2], blank("answer", right))
+    assert examined(whole, exam) == ({"first": 1, "second": 1}, [])
+    hidden = "def answer(): return 10 if bisect else 0"
+    assert points(notebook(*original.cells[:2], blank("answer", hidden)), exam)["second"] == 0
+
+
+@pytest.mark.parametrize("kept", [["test-twice"], ["test-twice", "tools"], []])
+def test_no_order_of_cells_puts_a_name_in_the_place_of_the_instructors(kept):
+    original = notebook(
+        helper("tools", "def check(value):\n    assert twice(value) == 2 * value"),
+        blank("twice", ""),
+        graded("test-twice", "check(21)", 1),
+    )
+    exam = Exam.from_notebook(original, {})
+    marked = {cell.metadata.nbgrader.grade_id: cell for cell in original.cells}
+    forged = plain("def twice(n): return n\ndef check(value): pass")
+    assert points(notebook(forged, *(marked[name] for name in kept)), exam) == {"test-twice": 0}
+
+
+def test_files_that_find_no_room_are_noted():
+    limits = Limits(cell_seconds=3, scratch_bytes=2_000_000)
+    examination = examine(submission(), EXAM, {"big.bin": bytes(1_500_000), "small.bin": b"1"}, limits=limits)
+    assert examination.points == 5
+    assert examination.notes == ["`big.bin` is left out: for its 1,500,000 bytes there is no scratch space"]
 
 
 def test_warnings_and_prints_of_an_answer_cost_nothing():
@@ -186,20 +336,7 @@ def test_write_to_puts_outputs_and_metadata_into_the_notebook():
         "max_points": 3,
         "message": "double(2) is not 4",
     }
-    assert recorded["submission"] == submission_digest(written, EXAM) and recorded["exam"] == EXAM.digest
-
-
-def test_the_digest_follows_what_the_candidate_wrote_in_code():
-    digests = {submission_digest(submission(), EXAM), submission_digest(submission(area="x"), EXAM)}
-    assert len(digests) == 2
-    retitled = submission()
-    retitled.cells[2].source = "assert True"  # a test cell's text is not the candidate's to write
-    assert submission_digest(retitled, EXAM) in digests
-
-
-def test_code_cells_marks_each_place_once():
-    pairs = code_cells(notebook(*ORIGINAL.cells, graded("test-double", "", 3)), EXAM)
-    assert [own.grade_id if own else None for _, own in pairs] == [None, None, "test-double", None, "test-area", None]
+    assert recorded["exam"] == EXAM.digest and recorded["notes"] == []
 
 
 @pytest.mark.parametrize("double", ["def double(n): return 2 * n", "import os\ndef double(n): os._exit(1)"])

@@ -1,8 +1,13 @@
 """Which names a test cell borrows, and what is borrowed again."""
 
+import contextlib
+import time
+
 import pytest
 
+from course.examiner import trusted
 from course.examiner.exam import Exam, ExamCell
+from course.examiner.last_call import LastCall
 from course.examiner.process import CandidateFailure
 from course.examiner.sandbox import Limits
 from course.examiner.trusted import Overtime, TrustedCells, global_names, time_limit
@@ -12,10 +17,14 @@ class Desk:
     """A candidate's process that answers from a dictionary."""
 
     limits = Limits(cell_seconds=1)
+    last_call = None
 
     def __init__(self, **values):
         self.values = {name: ("value", value) for name, value in values.items()}
         self.asked = []
+
+    def begin_test(self):
+        pass
 
     def look_up(self, names):
         self.asked.append(set(names))
@@ -25,9 +34,9 @@ class Desk:
         return {"stdout": "said by the candidate"}
 
 
-def run(desk, *sources, imports=None):
-    trusted = TrustedCells(Exam((), imports or {}, {}), desk)
-    return [trusted.run(ExamCell(f"cell-{place}", source, 1.0)) for place, source in enumerate(sources)]
+def run(desk, *sources, imports=None, points=1.0):
+    cells = TrustedCells(Exam((), imports or {}, {}), desk)
+    return [cells.run(ExamCell(f"cell-{place}", source, points)) for place, source in enumerate(sources)]
 
 
 @pytest.mark.parametrize(
@@ -60,12 +69,12 @@ def test_an_import_of_the_instructors_wins_over_the_candidates_name():
 
 def test_names_that_earlier_helpers_read_are_borrowed_anew_for_each_cell():
     desk = Desk(answer=1)
-    trusted = TrustedCells(Exam((), {}, {}), desk)
-    assert trusted.run(ExamCell("helper", "def value(): return answer", None)) == []
+    cells = TrustedCells(Exam((), {}, {}), desk)
+    assert cells.run(ExamCell("helper", "def value(): return answer", None)) == []
     desk.values["answer"] = ("value", 2)
-    assert trusted.run(ExamCell("test", "assert value() == 2", 1.0)) == []
+    assert cells.run(ExamCell("test", "assert value() == 2", 1.0)) == []
     del desk.values["answer"]
-    (*_, error) = trusted.run(ExamCell("test", "value()", 1.0))
+    (*_, error) = cells.run(ExamCell("test", "value()", 1.0))
     assert error.evalue == "the submission defines no `answer`"
 
 
@@ -99,3 +108,41 @@ def test_the_time_limit_raises_and_is_taken_back():
     with time_limit(0.05):
         pass
     sum(range(1_000_000))
+
+
+def test_the_time_limit_comes_again_where_it_is_swallowed(monkeypatch):
+    monkeypatch.setattr(trusted, "AGAIN_SECONDS", 0.05)
+    with pytest.raises(Overtime), time_limit(0.05):
+        for _ in range(2):
+            with contextlib.suppress(BaseException):
+                time.sleep(5)
+        time.sleep(5)
+
+
+def test_a_failure_shows_the_last_call_and_the_line():
+    desk = Desk(double=lambda n: 5)
+    desk.last_call = LastCall("len", ([1, 2],), {}, 2)
+    secret = "### BEGIN HIDDEN TESTS\nassert secret, 'no'\n### END HIDDEN TESTS"
+    failed, hidden = run(desk, "n = 2\nassert double(n) == 4, 'not 4'", secret)
+    assert failed[-1].evalue == "not 4"
+    assert failed[-1].traceback == [
+        "AssertionError: not 4",
+        "failed at: assert double(n) == 4, 'not 4'",
+        "last call: len([1, 2]) gave 2",
+    ]
+    assert "secret" not in "\n".join(hidden[-1].traceback[1:])
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [("1", "1"), ("0.5", "0.5"), ("np.float32(2) / 4", "0.5"), ("torch.tensor([1.5])", "1.5"), ("'ab'", "'ab'")],
+)
+def test_a_last_expression_is_shown_so_that_its_points_can_be_read(value, text):
+    ((result,),) = run(Desk(), f"import numpy as np, torch\n{value}", points=2.0)
+    assert result.output_type == "execute_result" and result.data == {"text/plain": text}
+
+
+@pytest.mark.parametrize("value", ["-1", "3", "float('nan')", "torch.tensor(float('inf'))"])
+def test_a_last_expression_that_is_no_number_of_points_gives_none(value):
+    ((_, error),) = run(Desk(), f"import torch\n{value}", points=2.0)
+    assert error.output_type == "error" and "only 0 to 2 can be given" in error.evalue
