@@ -75,7 +75,7 @@ grader: $(SETUP) ## the grader under attack, killed in the middle, on a database
 	$(call need,$(or $(lastword $(wildcard /usr/lib/postgresql/*/bin/initdb)),initdb),postgresql)
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -m grader
 
-browser: $(SETUP) ## a learner's first exercise, in JupyterLab in headless Chromium
+browser: $(SETUP) ## a learner's first exercise, and an instructor's scoring, in JupyterLab in headless Chromium
 	$(call need,bwrap,bubblewrap)
 	$(call need,chromium,chromium)
 	@$(BIN)/pytest -q -m browser

@@ -333,7 +333,9 @@ def _ends_in_statement(source: str) -> bool:
         body = ast.parse(source).body
     except SyntaxError:
         return False
-    return not body or not isinstance(body[-1], ast.Expr)
+    last = body[-1] if body else None
+    counts = isinstance(last, ast.Expr) and isinstance(last.value, ast.Attribute) and last.value.attr == "earned"
+    return counts or not isinstance(last, ast.Expr)  # the former is the points that a checks.Points has counted
 
 
 def _tests_something(source: str) -> bool:

@@ -11,12 +11,10 @@ from functools import cached_property
 import nbformat.v4 as nbf
 from nbformat import NotebookNode
 
-from .candidate import Candidate
 from .exam import Exam
 from .files import fitting
 from .restore import code_cells
 from .sandbox import ABSENT, DEFAULT_LIMITS, Limits
-from .sitting import Sitting
 from .zygote import adopt, warm
 
 MARGIN_SECONDS = 60.0  # past a submission's limit, the examiner's own process is taken for stuck
@@ -92,7 +90,7 @@ def examine(
 def _in_own_process(folder: str, zygote: str, limits: Limits, *arguments) -> Examination | str:
     """What `_examine_and_send` sends: an examination, or why there is none."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "torch"])
+    context.set_forkserver_preload([__name__, f"{__package__}.sitting"])
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_examine_and_send, args=(theirs, folder, zygote, *arguments), daemon=True)
     process.start()
@@ -135,6 +133,9 @@ def write_files(folder: str, files: dict[str, bytes]) -> None:
 
 
 def _examine_here(notebook, exam, files, sandbox, limits, absent) -> Examination:
+    from .candidate import Candidate  # these import torch, which the process that asks for examinations does without
+    from .sitting import Sitting
+
     began = time.monotonic()
     room = limits.scratch_bytes // 2 - sum(map(len, exam.files.values()))
     files, left_out = fitting(files, room, limits.file_bytes)

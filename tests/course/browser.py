@@ -43,8 +43,8 @@ def server_address(runtime: Path, server: subprocess.Popen, log: Path) -> tuple[
     raise AssertionError(f"JupyterLab did not start:\n{log.read_text()[-3000:]}")
 
 
-@pytest.fixture
-def chromium():
+@contextlib.contextmanager
+def headless_chromium():
     sync_api = pytest.importorskip("playwright.sync_api")
     executable = shutil.which("chromium")
     assert executable, "this test needs chromium; on Debian: apt-get install chromium"

@@ -12,7 +12,7 @@ import pytest
 from course.answers import model_cells
 from course.question import read_source
 
-from .browser import chromium, jupyter_lab, new_page, wait_until  # noqa: F401 (a fixture)
+from .browser import headless_chromium, jupyter_lab, new_page, wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore")]
 ROOT = Path(__file__).parents[2]
@@ -33,8 +33,9 @@ def lab(study_folder, tmp_path):
 
 
 @pytest.fixture
-def page(chromium):
-    return new_page(chromium)
+def page():
+    with headless_chromium() as browser:
+        yield new_page(browser)
 
 
 def run_cell(page, cell) -> str:

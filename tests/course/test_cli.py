@@ -22,7 +22,7 @@ def test_help_lists_every_command(capsys):
     [
         (["build", "q77"], "'q77' is not a question; known are"),
         (["check", "q77"], "'q77' is not a question; known are"),
-        (["check", "q06", "--notebook", "nowhere.ipynb"], "nowhere.ipynb is missing"),
+        (["check", "q06", "--notebook", "nowhere.ipynb"], "nowhere.ipynb` cannot be read"),
         (["fetch", "gpt5"], "gpt5"),
         (["grade", "q77", "--course-dir", "{tmp}"], "'q77' is not a question; known are none"),
         (["grade", "--course-dir", "{tmp}"], "there is no submission at"),

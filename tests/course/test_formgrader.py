@@ -10,12 +10,12 @@ import nbformat.v4 as nbf
 import pytest
 from nbgrader.api import Gradebook
 
-from .browser import chromium, jupyter_lab, new_page, wait_until  # noqa: F401 (a fixture)
+from .browser import headless_chromium, jupyter_lab, new_page, wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore")]
 ROOT = Path(__file__).parents[2]
 NAME = "q90_sample"
-RUN = "window.ran = true"
+RUN = "window.ran=true"
 SVG = f'<svg xmlns="http://www.w3.org/2000/svg" onload="{RUN}"><script>{RUN}</script></svg>'
 ELSEWHERE = "http://127.0.0.1:9/x.png"
 HONEST = r"""The width fixes the **memory**: `a < b && c`, $\hat{x} = \frac{s}{2} \cdot q$, and
@@ -32,7 +32,8 @@ HOSTILE = [
     f'<svg onload="{RUN}"></svg> <iframe srcdoc="<script>parent.ran = true</script>"></iframe>',
     f"[a link](javascript:{RUN}) [my page](answer.html)",
     f'<details open ontoggle="{RUN}"><summary>s</summary>d</details> <input autofocus onfocus="{RUN}">',
-    f'<style>body {{ display: none; background: url({ELSEWHERE}) }}</style><meta http-equiv=refresh content="0;{ELSEWHERE}">',
+    f"<style>body {{ display: none; background: url({ELSEWHERE}) }}</style>",
+    f'<meta http-equiv="refresh" content="0;{ELSEWHERE}">',
     rf"$\href{{javascript:{RUN}}}{{x}}$ $\text{{<img src=x onerror='{RUN}'>}}$",
     f'```mermaid\nA["<img src=x onerror={RUN!r}>"]\n```',
     '<h2 id="rubric-depth" class="score">a</h2><div class="full-credit">b</div>',
@@ -70,15 +71,21 @@ def course(sample_course):
 
 
 @pytest.fixture
-def page(course, tmp_path, chromium):  # noqa: F811
+def browser():
+    with headless_chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(course, tmp_path, browser):
     """Formgrader, where the instructor has logged in; `page.seen` lists dialogs, errors and requests elsewhere."""
     with jupyter_lab(course, tmp_path) as (address, token):
-        page = new_page(chromium, base_url=f"{address}formgrader/")
+        page = new_page(browser, base_url=f"{address}formgrader/")
         page.seen = []
         page.on("dialog", lambda dialog: page.seen.append(dialog.message))
         page.on("pageerror", lambda error: page.seen.append(str(error)))
         page.goto(f"{address}login?next=/formgrader")
-        page.locator("input[type=password]").fill(token)
+        page.locator("#password_input").fill(token)
         page.locator("#login_submit").click()
         page.on("request", lambda request: request.url.startswith(address) or page.seen.append(request.url))
         yield page
@@ -117,7 +124,7 @@ def type_score(page, score: str) -> None:
     page.keyboard.press("Tab")
 
 
-def test_an_instructor_scores_what_candidates_wrote(page, course, chromium):  # noqa: F811
+def test_an_instructor_scores_what_candidates_wrote(page, course, browser):
     press_for_all(page, "autograde")
     open_submission(page, course, "eve")
     look(page, "eve")
@@ -143,13 +150,13 @@ def test_an_instructor_scores_what_candidates_wrote(page, course, chromium):  # 
     assert page.title() == "before"
     press_for_all(page, "generate-feedback")
     assert page.seen == []
-    check_feedback(chromium, course, "ada", formulas=3, text="Q4_0")
-    check_feedback(chromium, course, "eve", formulas=1, text=f"<script>{RUN}</script>")
+    check_feedback(browser, course, "ada", formulas=3, text="Q4_0")
+    check_feedback(browser, course, "eve", formulas=1, text=f"<script>{RUN}</script>")
 
 
-def check_feedback(chromium, course: Path, student: str, formulas: int, text: str) -> None:  # noqa: F811
+def check_feedback(browser, course: Path, student: str, formulas: int, text: str) -> None:
     """Open a feedback page as a file, without the network: it is read whole, and asks for nothing."""
-    page = new_page(chromium, offline=True)
+    page = new_page(browser, offline=True)
     requests, dialogs = [], []
     page.on("request", lambda request: requests.append(request.url))
     page.on("dialog", lambda dialog: dialogs.append(dialog.message))

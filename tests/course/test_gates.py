@@ -167,6 +167,11 @@ def test_fault_of_a_test_cell_is_found(sample_course, old, new, message):
     assert message in found
 
 
+def test_a_test_cell_may_end_in_the_points_that_it_has_counted(sample_course):
+    old = 'assert ones(5) == 2, "5 is 101, two ones"'
+    assert problems(gates.check_tests, sample_course, old, "points.earned") == []
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -41,7 +41,12 @@ ENTRIES = [
     Entry(
         "gigantic-length",
         "A reply claims to have 2**63 bytes",
-        SOCKETS + "for descriptor in sockets(): os.write(descriptor, struct.pack('>Q', 2**63) + b'x' * 1000)",
+        SOCKETS + "for descriptor in sockets(): os.write(descriptor, struct.pack('>QI', 2**63, 0) + b'x' * 1000)",
+    ),
+    Entry(
+        "gigantic-buffers",
+        "A reply claims to have a hundred buffers of 2**60 bytes",
+        SOCKETS + "for descriptor in sockets(): os.write(descriptor, struct.pack('>QI100Q', 1, 100, *[2**60] * 100))",
     ),
     Entry(
         "replies-in-advance",
@@ -80,7 +85,7 @@ for descriptor in [0, 1, 2, *sockets()]: os.dup2(writer, descriptor)
     Entry(
         "half-a-reply",
         "A reply begins, and never ends",
-        SOCKETS + "for descriptor in sockets(): os.write(descriptor, struct.pack('>Q', 1000) + b'x')",
+        SOCKETS + "for descriptor in sockets(): os.write(descriptor, struct.pack('>QI', 1000, 0) + b'x')",
     ),
     Entry(
         "nested-reply",
@@ -88,7 +93,7 @@ for descriptor in [0, 1, 2, *sockets()]: os.dup2(writer, descriptor)
         SOCKETS
         + """
 for message in (b"\\x91" * 1_000_000, b"\\x92\\x01\\x81\\x90\\x01", b"\\xc7\\x00\\xff", b"\\xd6\\xff\\0\\0\\0\\0"):
-    for descriptor in sockets(): os.write(descriptor, struct.pack(">Q", len(message)) + message)
+    for descriptor in sockets(): os.write(descriptor, struct.pack(">QI", len(message), 0) + message)
 """,
     ),
     Entry(
