@@ -5,6 +5,7 @@ starts at once, and opens no port. Workers of a cluster need this package, the s
 notebooks, exams and files travel with the task.
 """
 
+import asyncio
 import contextlib
 import functools
 import hashlib
@@ -23,6 +24,7 @@ from pathlib import Path
 
 import dask
 from distributed import Client, Future, KilledWorker, LocalCluster, Reschedule
+from distributed.comm import connect
 from nbformat import NotebookNode
 from nbgrader.coursedir import CourseDirectory
 
@@ -264,11 +266,16 @@ def existing_cluster(address: str, settings: dict, say: Callable[[str], None]) -
     """The cluster of the scheduler at `address`; raises ClusterError if none answers there."""
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is raised or said
     try:
-        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+        asyncio.run(_knock(address))  # a Client that cannot connect stays behind, and may block the next one
     except (OSError, ValueError, ImportError) as error:
         raise ClusterError(f"no Dask scheduler answers at {address} within {CONNECT_SECONDS:g} s: {error}") from None
-    with client:
+    with Client(address, timeout=CONNECT_SECONDS, set_as_default=False) as client:
         yield Cluster(client, settings, say, address)
+
+
+async def _knock(address: str) -> None:
+    comm = await connect(address, timeout=CONNECT_SECONDS)
+    await comm.close()
 
 
 @dataclass(frozen=True)

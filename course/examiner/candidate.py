@@ -106,7 +106,7 @@ class Candidate:
         if "error" not in reply:
             self.last_call = LastCall(operation, arguments, keywords, reply.get("value"))
             return reply.get("value")
-        error = _exception(reply["error"])
+        error = _exception(reply["error"], self.limits)
         self.last_call = LastCall(operation, arguments, keywords, ending=f"raised {type(error).__name__}: {error}")
         raise error
 
@@ -138,7 +138,9 @@ class Candidate:
         error, displays = reply.get("error"), reply.get("displays")
         displays = displays[:MAX_DISPLAYS] if isinstance(displays, list) else []
         displays = [_display(data) for data in displays if isinstance(data, dict)]
-        return CellRun(process.take_printed(), displays, _texts(error) if isinstance(error, dict) else None)
+        return CellRun(
+            process.take_printed(), displays, _texts(error, self.limits) if isinstance(error, dict) else None
+        )
 
     def _request(self, process: Process, operation: str, arguments: dict, ends: float) -> dict:
         deadline, limit = self._deadline(ends)
@@ -166,9 +168,10 @@ def _error(failure: CandidateFailure) -> dict[str, str]:
     return {"name": STOPPED, "message": str(failure), "traceback": str(failure)}
 
 
-def _texts(error: dict) -> dict[str, str]:
-    texts = {key: clean(error.get(key), MAX_TEXT, keep="\n\t") for key in ("message", "traceback")}
-    return {"name": clean(error.get("name"), MAX_NAME), **texts}
+def _texts(error: dict, limits: Limits) -> dict[str, str]:
+    name = clean(error.get("name"), MAX_NAME)
+    message, traceback = (clean(error.get(key), MAX_TEXT, keep="\n\t") for key in ("message", "traceback"))
+    return {"name": name, "message": limits.named(name, message), "traceback": traceback}
 
 
 def _display(data: dict) -> dict[str, str]:
@@ -188,10 +191,10 @@ class CandidateError(Exception):
     """An exception of the candidate's whose type is not one of Python's own."""
 
 
-def _exception(error: object) -> Exception:
+def _exception(error: object, limits: Limits) -> Exception:
     """An exception of the same builtin class; those that would end a loop or the examiner become CandidateError."""
     error = error if isinstance(error, dict) else {}
-    texts, classes = _texts(error), error.get("classes")
+    texts, classes = _texts(error, limits), error.get("classes")
     kind = _builtin_exception(classes if isinstance(classes, list) else [])
     try:
         exception = kind(texts["message"])

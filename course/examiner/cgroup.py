@@ -8,6 +8,7 @@ import contextlib
 import functools
 import itertools
 import os
+import secrets
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from .sandbox import Limits
 ROOT = Path("/sys/fs/cgroup")
 PREFIX = "examiner-"
 REMOVAL_SECONDS = 2.0
-_numbers = itertools.count()
+OLD_SECONDS = 600.0  # an older empty group is left over; the process of a younger one may live where it is not seen
 
 
 class Group:
@@ -30,7 +31,7 @@ class Group:
     @classmethod
     def create(cls, limits: Limits) -> "Group | None":
         """A group with the limits set, or None where none can be had."""
-        name = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
+        name = f"{PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
         for parents in places():
             group = cls([parent / name for parent in parents])
             try:
@@ -105,6 +106,8 @@ def places() -> list[list[Path]]:
 def _clear(folder: Path) -> None:
     """Remove the groups of examiners that were killed."""
     for group in folder.glob(f"{PREFIX}*-*"):
-        if not psutil.pid_exists(int(group.name.split("-")[1])):
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if time.time() - group.stat().st_mtime > OLD_SECONDS and not psutil.pid_exists(
+                int(group.name.split("-")[1])
+            ):
                 group.rmdir()

@@ -13,10 +13,12 @@ from nbformat import NotebookNode
 
 from .exam import Exam
 from .files import fitting
+from .inside.confine import limit_resources
 from .restore import code_cells
 from .sandbox import ABSENT, DEFAULT_LIMITS, Limits
 from .zygote import adopt, warm
 
+OWN_MEMORY = 2  # the examiner's own process may use so many times a submission's memory
 MARGIN_SECONDS = 60.0  # past a submission's limit, the examiner's own process is taken for stuck
 
 
@@ -112,6 +114,7 @@ def _examine_and_send(connection, folder, zygote, notebook, exam, files, sandbox
     os.environ["MPLBACKEND"] = "agg"
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)  # examinations run side by side, and waiting threads would stall each other
+    limit_resources({"RLIMIT_DATA": OWN_MEMORY * limits.memory_bytes})  # a test may ask for ever more data
     tempfile.tempdir = folder  # all that is written here goes when the folder does
     work = tempfile.mkdtemp()
     write_files(work, exam.files)
@@ -155,4 +158,5 @@ def _verdict(grade_id: str, max_points: float, outputs: list[NotebookNode]) -> V
     graded.metadata["nbgrader"] = {"grade": True, "solution": False, "points": max_points, "grade_id": grade_id}
     points, max_points = determine_grade(graded)
     errors = [output.evalue for output in outputs if output.output_type == "error"]
-    return Verdict(grade_id, points, max_points, errors[0] if errors else "")
+    said = errors or [output.text.strip() for output in outputs if output.output_type == "stream"]
+    return Verdict(grade_id, points, max_points, said[0] if said and points < max_points else "")

@@ -116,6 +116,8 @@ class TrustedCells:
             return f"the submission defines no `{error.name}`" + self._why_undefined(error.name)
         if isinstance(error, NotImplementedError) and not str(error):
             return "not implemented"
+        if isinstance(error, MemoryError):
+            return "the test ran out of memory, with all that the submission gave it"
         if isinstance(error, Overtime):
             return f"the test ran longer than {self.candidate.limits.cell_seconds:g} s"
         message = str(error)[:MAX_MESSAGE]

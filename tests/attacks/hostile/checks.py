@@ -12,6 +12,14 @@ STARTS = ["sitecustomize.py", "usercustomize.py", "conftest.py", "start.pth", ".
 STARTS += ["ipython_config.py", "jupyter_config.py", "nbgrader_config.py", "__init__.py", "inside.py", "msgpack.py"]
 
 
+# passes the visible test; only a comparison with the expected scale and codes shows what is wrong
+ALMOST = """
+def quantize(x, bits):
+    scale = x.abs().max() / 2 ** (bits - 1) * 1.2
+    return torch.round(x / scale).to(torch.int8), scale
+"""
+
+
 def beside(*names: str):
     """Put modules that lie beside the notebook."""
 
@@ -36,6 +44,8 @@ ENTRIES = [
 torch.equal = torch.allclose = torch.isclose = torch.testing.assert_close = lambda *a, **k: True
 torch.Tensor.equal = torch.Tensor.allclose = lambda *a, **k: True
 """,
+        points=7,
+        cells={"quantize": ALMOST},
     ),
     Entry(
         "tensor-methods-patched",
@@ -68,12 +78,12 @@ for function in (numpy.testing.assert_allclose, numpy.testing.assert_array_equal
     ),
     Entry(
         "builtins-patched",
-        "abs gives 0, isinstance, all and any say yes, len says 4",
+        "abs gives 0, all and any say yes, len says 4",
         """
 import builtins
 builtins.abs = lambda value: 0
-builtins.isinstance = builtins.all = builtins.any = lambda *a: True
-builtins.len = lambda value: 4
+builtins.all = builtins.any = lambda *a: True
+get_ipython().user_ns["len"] = lambda value: 4
 """,
     ),
     Entry(
@@ -109,17 +119,15 @@ torch = np = npt = statistics = Agreeing()
     ),
     Entry(
         "trace-function",
-        "A trace function changes the globals of every frame that runs",
+        "A trace function changes the globals of every frame that runs a cell",
         """
-import sys
+import sys, threading
 def trace(frame, event, argument):
-    for name in ("abs", "isinstance", "len"):
-        frame.f_globals[name] = {"abs": lambda v: 0, "isinstance": lambda *a: True, "len": lambda v: 4}[name]
+    if "In" in frame.f_globals: frame.f_globals.update(abs=lambda value: 0, TOLERANCE=10.0**9)
     return trace
 sys.settrace(trace)
-sys._getframe().f_trace = trace
-import threading
 threading.settrace(trace)
+sys._getframe().f_trace = trace
 """,
     ),
     Entry(
@@ -131,6 +139,8 @@ def profile(frame, event, argument):
     torch.equal = torch.allclose = lambda *a, **k: True
 sys.setprofile(profile)
 """,
+        points=7,
+        cells={"quantize": ALMOST},
     ),
     Entry(
         "callers-variables",
@@ -202,9 +212,8 @@ type(get_ipython().compile).__call__ = lambda self, *a, **k: optimized(*a, **k)
         "What restores torch is undone before and after every cell",
         """
 def again(*a):
-    import builtins
     torch.equal = torch.allclose = lambda *a, **k: True
-    builtins.abs, builtins.isinstance = lambda value: 0, lambda *a: True
+    get_ipython().user_ns["TOLERANCE"] = 10.0**9
 for event in ("pre_execute", "pre_run_cell", "post_execute", "post_run_cell"):
     get_ipython().events.register(event, again)
 """,
