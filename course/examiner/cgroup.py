@@ -106,8 +106,7 @@ def places() -> list[list[Path]]:
 def _clear(folder: Path) -> None:
     """Remove the groups of examiners that were killed."""
     for group in folder.glob(f"{PREFIX}*-*"):
+        owner = int(group.name.split("-")[1])
         with contextlib.suppress(OSError):
-            if time.time() - group.stat().st_mtime > OLD_SECONDS and not psutil.pid_exists(
-                int(group.name.split("-")[1])
-            ):
+            if not psutil.pid_exists(owner) and time.time() - group.stat().st_mtime > OLD_SECONDS:
                 group.rmdir()

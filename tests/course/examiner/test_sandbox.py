@@ -86,13 +86,15 @@ answer = [] if spec is None else [str(spec.origin)]
 
 
 def test_memory_is_limited(candidate):
-    assert "MemoryError" in error_of(candidate, "block = bytearray(2**30)")
+    reached = "the limit of 0.586 GiB of memory was reached"
+    assert error_of(candidate, "block = bytearray(2**30)") == f"MemoryError: {reached}"
+    assert reached in error_of(candidate, "import torch\nblock = torch.ones(2**28)")
 
 
 def test_file_size_and_scratch_space_are_limited(candidate):
-    assert "File too large" in error_of(candidate, "open('big', 'wb').write(bytes(3 << 20))")
+    assert "the limit of 2 MiB for a file" in error_of(candidate, "open('big', 'wb').write(bytes(3 << 20))")
     fill = "for number in range(9):\n    open(f'part{number}', 'wb').write(bytes(1 << 20))"
-    assert "No space left" in error_of(candidate, fill)
+    assert "the limit of 4 MiB, and 20,000 files, of scratch space" in error_of(candidate, fill)
     candidate.run("import glob, os\nfor name in glob.glob('part*') + ['big']: os.remove(name)")
 
 
@@ -111,6 +113,8 @@ for child in children:
     child.wait()
 """
     assert evaluate(candidate, count) < LIMITS.processes
+    threads = "import threading, time\nfor _ in range(50): threading.Thread(target=time.sleep, args=(3,)).start()"
+    assert "the limit of 20 processes and threads" in error_of(candidate, threads)
 
 
 def test_nothing_outlives_the_process():
