@@ -98,9 +98,8 @@ class Canaries:
     def _planted(self) -> list[str]:
         places = [*SHARED, Path.home(), Path.cwd(), Path(sys.prefix), self.course, self.course.parent]
         places += [Path(path) for path in sys.path if path.endswith("site-packages")]
-        found = {
-            entry.path for place in places if place.is_dir() for entry in os.scandir(place) if self.token in entry.name
-        }
+        readable = [place for place in places if os.access(place, os.R_OK | os.X_OK)]
+        found = {entry.path for place in readable for entry in os.scandir(place) if self.token in entry.name}
         found |= {path for path in everything_below(self.course) if self.token in path}
         return sorted(found - set(map(str, self.secrets)))
 

@@ -1,4 +1,15 @@
-"""The whole corpus: student id -> entry. A student's id begins with the category, so that it says who is who."""
+"""The whole corpus: student id -> entry. A student's id begins with the category, so that it says who is who.
+
+To add an attack, add an entry to `ENTRIES` of its category in hostile/; bad luck goes into unlucky.py. This is whole:
+
+    Entry(
+        "torch-patched",
+        "torch's comparisons agree to everything",
+        "torch.equal = torch.allclose = lambda *a, **k: True",
+    ),
+
+The answers of that submission are wrong, so it deserves 0 points. What else an entry can say stands in entry.py.
+"""
 
 from . import unlucky
 from .entry import MAX_POINTS, Entry

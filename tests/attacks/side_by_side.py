@@ -33,9 +33,9 @@ STOCK = "c = get_config()\nc.Execute.timeout = 5\n"
 LIMITS = ["prlimit", f"--data={3 << 30}", "--nproc=500", f"--fsize={256 << 20}", "--core=0"]
 SCORES = """
 import sqlite3, sys
-query = "SELECT count(*), sum(auto_score) FROM grade"
+query = "SELECT count(auto_score), sum(auto_score) FROM grade"
 count, points = sqlite3.connect("gradebook.db").execute(query).fetchone()
-print(points or 0.0 if count else "")
+print(points if count else "")
 """
 
 

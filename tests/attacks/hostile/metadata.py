@@ -84,7 +84,6 @@ def manual_becomes_test(notebook):
     cell = find(notebook, "sketch")
     cell.metadata.nbgrader.update(solution=False, locked=False, points=3)
     cell.source = "3"
-    find(notebook, "answer").metadata.nbgrader.update(solution=False, points=1000)
 
 
 def bonus_cells(notebook):
