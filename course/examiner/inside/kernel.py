@@ -15,7 +15,7 @@ from traitlets.config import Config
 
 from . import channel, codec, objects
 from .channel import Channel, Closed, Message
-from .codec import decode, encode
+from .codec import CannotCross, decode, encode
 from .objects import OPERATIONS, Handles, handle
 
 MAX_TEXT = 20_000  # characters of a traceback or message that are kept
@@ -141,8 +141,10 @@ class Kernel:
                 return ["module", value.__name__]
             encode(value, lambda part: handle(0, part))  # a trial: what fails must not spoil the other names
             return ["value", value]
-        except Exception as error:  # an object may also fail in its own way when it is looked at
+        except CannotCross as error:
             return ["opaque", text(error)]
+        except BaseException as error:
+            return ["opaque", f"an object that fails when it is looked at ({type(error).__name__}: {text(error)})"]
 
     @contextlib.contextmanager
     def changed_names(self, deleted: list[str], bound: dict):

@@ -59,7 +59,10 @@ def test_names_are_looked_up_by_value(candidate):
 def test_an_object_that_fails_when_it_is_looked_at_is_opaque(candidate):
     trap = "class Trap(list):\n    def __iter__(self): raise RuntimeError('no items for you')\ntrap = Trap()"
     candidate.run(f"{trap}\nx = 1")
-    assert candidate.look_up({"trap", "x"}) == {"trap": ("opaque", "no items for you"), "x": ("value", 1)}
+    assert candidate.look_up({"trap", "x"}) == {
+        "trap": ("opaque", "an object that fails when it is looked at (RuntimeError: no items for you)"),
+        "x": ("value", 1),
+    }
     assert candidate.run("print(1)").printed["stdout"] == "1\n"
 
 
