@@ -28,7 +28,7 @@ $(SETUP): pyproject.toml
 	@echo "setting up .venv (torch and JupyterLab: some minutes the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[lab,dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[lab,postgres,dev]'
 	@touch $@
 
 demo: $(SETUP) ## grade a sample class in demo/: the whole way of a submission

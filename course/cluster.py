@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import dask
-from distributed import Client, Future, KilledWorker, LocalCluster, Reschedule
+from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster, Reschedule
 from distributed.comm import connect
 from nbformat import NotebookNode
 from nbgrader.coursedir import CourseDirectory
@@ -144,9 +144,7 @@ class Cluster:
                 return
             future = self._next(landed)
             submission = flying.pop(future)
-            error = future.exception()
-            if error is None:
-                submission.examinations = future.result()
+            error = self._fetch(future, submission)
             future.release()
             yield submission, error
 
@@ -169,6 +167,15 @@ class Cluster:
                     raise self._lost()
                 return future
             self.look()
+
+    def _fetch(self, future: Future, submission: Submission) -> Exception | None:
+        """Put the examinations into the submission; returns the error of one that failed."""
+        try:
+            if (error := future.exception()) is None:
+                submission.examinations = future.result()
+            return error
+        except (OSError, CancelledError):  # not of the examination, but on the way here
+            raise self._lost() from None
 
     def look(self) -> None:
         """See which workers there are; wait while none can examine, and raise ClusterLost when that lasts too long."""
@@ -264,7 +271,8 @@ def threads_here(count: int, settings: dict) -> Iterator[Cluster]:
 @contextlib.contextmanager
 def existing_cluster(address: str, settings: dict, say: Callable[[str], None]) -> Iterator[Cluster]:
     """The cluster of the scheduler at `address`; raises ClusterError if none answers there."""
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is raised or said
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is raised or said
     try:
         asyncio.run(_knock(address))  # a Client that cannot connect stays behind, and may block the next one
     except (OSError, ValueError, ImportError) as error:

@@ -49,13 +49,13 @@ class Regrading:
 
     @property
     def changed(self) -> int:
-        """How many submissions have another score."""
-        return len({(change.student, change.assignment) for change in self.changes})
+        """How many submissions get another score."""
+        return len({(change.student, change.assignment) for change in self.changes if change.by_hand is None})
 
     @property
     def summary(self) -> str:
         """What was found, in a sentence or two."""
-        text = f"{len(self.examined)} examined again, of which {self.changed} get another score"
+        text = f"{len(self.examined)} examined again, {self.changed} with another score"
         if not self.examined and not self.failures:
             text = "nothing was graded by older tests"
         text += f"; {self.current} were graded by the tests of now"

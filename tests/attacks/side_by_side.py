@@ -23,7 +23,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from .canaries import Canaries
+from .canaries import Canaries, everything_below
 from .corpus import corpus
 from .entry import ASSIGNMENT, NOBODY, Entry, Place, hand_in
 from .run import build_course, graded, hand_all_in
@@ -100,7 +100,7 @@ def grade_with_stock(entry: Entry, student: str, built: Path, folder: Path) -> t
     (course / "nbgrader_config.py").write_text(STOCK)
     hand_in(entry, student, Place(course, "planted-by-an-attack", 9))
     if is_root():
-        for path in [course, *course.rglob("*")]:
+        for path in everything_below(course):
             os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
     command = [sys.executable, "-m", "nbgrader", "autograde", ASSIGNMENT, f"--student={student}"]
     run = sandboxed(command, course, SECONDS)

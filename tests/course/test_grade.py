@@ -207,6 +207,7 @@ def test_nbgraders_own_autograde_uses_the_examiner(sample_course):
     assert "the width fixes the memory" not in page  # a mark scheme
 
 
+@pytest.mark.grader
 @pytest.mark.filterwarnings("ignore")
 def test_nbgraders_example_course_gets_the_scores_that_nbgrader_gives(tmp_path):
     """Two notebooks per assignment, manual cells, and a test that deletes a candidate's function to see it missed."""

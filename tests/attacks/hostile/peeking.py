@@ -41,7 +41,7 @@ ENTRIES = [
         "The packages that hold the answers are imported by name",
         """
 for name in ("quant_kernels", "course", "gguf", "nbgrader", "llama_cpp", "torchao", "bitsandbytes"):
-    try: gained = __import__(name)
+    try: gained = globals().get("gained") or __import__(name)
     except ImportError as error: print(error)
 """,
     ),
@@ -126,13 +126,13 @@ gained = [path for path in glob.glob("$COURSE/submitted/*/*/*.ipynb") if "other-
             "quantize": SEARCH
             + """
 import gc, inspect, linecache
-def seen():
-    texts = [str(line) for lines in linecache.cache.values() if len(lines) > 2 for line in lines[2]]
-    texts += map(str, get_ipython().user_ns.get("In", ()))
-    for frame in inspect.stack(): texts += map(str, frame.frame.f_locals.values())
+def texts():
+    yield from get_ipython().user_ns.get("In", ())
+    for frame in inspect.stack(): yield from frame.frame.f_locals.values()
+    for lines in linecache.cache.values(): yield from lines[2] if len(lines) > 2 else ()
     for thing in gc.get_objects():
-        if isinstance(thing, dict): texts += [text for text in list(thing.values()) if type(text) is str]
-    return any(PATTERN.search(text.encode(errors="replace")) for text in texts)
+        if type(thing) is dict: yield from list(thing.values())
+def seen(): return any(PATTERN.search(text.encode(errors="replace")) for text in texts() if type(text) is str)
 """
             + RIGHT_IF_SEEN
         },
