@@ -5,7 +5,7 @@ comes back, by value; the assertion is evaluated on this side.
 """
 
 from .exam import Exam
-from .examine import Examination, Verdict, examine
+from .examine import Examination, Verdict, examine, prepare
 from .sandbox import Limits, SandboxError, check_sandbox
 
-__all__ = ["Exam", "Examination", "Limits", "SandboxError", "Verdict", "check_sandbox", "examine"]
+__all__ = ["Exam", "Examination", "Limits", "SandboxError", "Verdict", "check_sandbox", "examine", "prepare"]

@@ -1,12 +1,18 @@
 """Examines a submitted notebook: the candidate's cells in the sandbox, the tests in a process of their own."""
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
+import threading
 import time
+import types
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from multiprocessing import forkserver
 
 import nbformat.v4 as nbf
 from nbformat import NotebookNode
@@ -20,6 +26,11 @@ from .zygote import adopt, warm
 
 OWN_MEMORY = 2  # the examiner's own process may use so many times a submission's memory
 MARGIN_SECONDS = 60.0  # past a submission's limit, the examiner's own process is taken for stuck
+
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload([__name__, f"{__package__}.sitting"])
+
+_main_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -89,13 +100,18 @@ def examine(
     raise RuntimeError(outcome)
 
 
+def prepare(sandbox: str = "bubblewrap", absent: tuple[str, ...] = ABSENT) -> None:
+    """Start what examinations are forked from: it imports for seconds, in which the caller can do something else."""
+    warm(sandbox, absent)
+    forkserver.ensure_running()
+
+
 def _in_own_process(folder: str, zygote: str, limits: Limits, *arguments) -> Examination | str:
     """What `_examine_and_send` sends: an examination, or why there is none."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, f"{__package__}.sitting"])
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_examine_and_send, args=(theirs, folder, zygote, *arguments), daemon=True)
-    process.start()
+    ours, theirs = FORKED.Pipe(duplex=False)
+    process = FORKED.Process(target=_examine_and_send, args=(theirs, folder, zygote, *arguments), daemon=True)
+    with _no_main_module():
+        process.start()
     theirs.close()
     seconds = limits.submission_seconds + MARGIN_SECONDS
     try:
@@ -109,7 +125,19 @@ def _in_own_process(folder: str, zygote: str, limits: Limits, *arguments) -> Exa
         ours.close()
 
 
+@contextlib.contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Let a process that is started be spared the import of this one's main module, which takes longer than to fork."""
+    with _main_lock:
+        own, sys.modules["__main__"] = sys.modules["__main__"], types.ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = own
+
+
 def _examine_and_send(connection, folder, zygote, notebook, exam, files, sandbox, limits, absent) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too; the process that started it ends it
     adopt(zygote, sandbox, absent)
     os.environ["MPLBACKEND"] = "agg"
     if torch := sys.modules.get("torch"):

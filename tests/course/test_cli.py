@@ -13,7 +13,7 @@ def test_help_lists_every_command(capsys):
         cli.main(["--help"])
     assert stop.value.code == 0
     shown = capsys.readouterr().out
-    for command in ("build", "grade", "check", "report", "fetch", "study", "rehearse", "demo"):
+    for command in ("build", "grade", "regrade", "check", "report", "fetch", "study", "rehearse", "demo"):
         assert f"\n    {command}" in shown
 
 
@@ -27,6 +27,7 @@ def test_help_lists_every_command(capsys):
         (["grade", "q77", "--course-dir", "{tmp}"], "'q77' is not a question; known are none"),
         (["grade", "--course-dir", "{tmp}"], "there is no submission at"),
         (["grade", "--course-dir", "{tmp}", "--workers", "0"], "0 workers can grade nothing"),
+        (["regrade", "--course-dir", "{tmp}"], "there is no submission at"),
         (["report", "--course-dir", "{tmp}"], "gradebook"),
         (["demo", "{tmp}"], "is there already, and no demo made it"),
     ],

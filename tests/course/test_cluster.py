@@ -13,7 +13,7 @@ from course.cluster import threads_here as threads
 from course.examiner import SandboxError
 from course.submissions import Submission
 
-SETTINGS = {"sandbox": "none"}
+SETTINGS = {"sandbox": "none", "absent": ()}
 BUSY = [0]  # how many tasks run, after each change
 TRIES = []
 LOCK = threading.Lock()
@@ -49,6 +49,12 @@ def submission(student: str, notebook: object = None) -> Submission:
 
 def examined(crew, submissions) -> dict[str, tuple[dict, str]]:
     return {found.student: (found.examinations, reason) for found, reason in crew.examine(submissions)}
+
+
+@pytest.fixture(autouse=True)
+def nothing_to_prepare(monkeypatch):
+    """These tests examine nothing for real."""
+    monkeypatch.setattr(cluster, "prepare", lambda *_: None)
 
 
 @pytest.fixture
@@ -141,7 +147,7 @@ def test_a_worker_without_sandbox_is_named_before_anything_begins(served, monkey
 
     monkeypatch.setattr(cluster, "check_sandbox", refuse)
     with (
-        existing_cluster(served, {"sandbox": "bubblewrap"}, print) as crew,
+        existing_cluster(served, {**SETTINGS, "sandbox": "bubblewrap"}, print) as crew,
         pytest.raises(ClusterError, match=r"make them fit, or remove them: inproc.*: bubblewrap is not installed"),
     ):
         examined(crew, [submission("ann")])
