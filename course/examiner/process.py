@@ -10,7 +10,7 @@ import numpy as np
 from .inside.channel import Channel, Closed
 from .inside.codec import decode, encode
 from .sandbox import GiB, Limits
-from .zygote import Sandboxed, start
+from .zygote import Sandboxed, StartError, start
 
 GRACE_SECONDS = 2.0  # between the request to stop and the kill
 START_SECONDS = 60.0
@@ -41,7 +41,7 @@ class Process:
         except (Closed, TimeoutError) as error:
             said = bytes(self.printed["stderr"][-2000:]).decode(errors="replace")
             self.kill()
-            raise RuntimeError(f"a candidate's process did not start: {said or error}") from None
+            raise StartError(f"a candidate's process did not start: {said or error}") from None
         except BaseException:
             self.kill()
             raise

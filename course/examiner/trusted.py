@@ -17,6 +17,7 @@ from nbformat import NotebookNode
 from .candidate import STOPPED, Candidate
 from .exam import Exam, ExamCell
 from .process import CandidateFailure
+from .zygote import StartError
 
 GRACE_SECONDS = 5.0  # past its limit, a cell that waits for nothing of the candidate's is stopped
 AGAIN_SECONDS = 1.0  # after which it is stopped once more, where something has swallowed the exception
@@ -49,6 +50,8 @@ class TrustedCells:
             with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
                 value = self._execute(cell)
                 text = _shown(cell, value)
+        except StartError:  # else what ails this machine would be the candidate's zero
+            raise
         except (Exception, SystemExit, Overtime) as error:
             return [*_stream(printed.getvalue() + self._candidate_output()), self._error(cell, error)]
         outputs = _stream(printed.getvalue())

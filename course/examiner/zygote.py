@@ -32,6 +32,10 @@ FIRST_UID = 1 << 24  # of candidates' processes under root: each has its own, so
 CREDENTIALS = struct.Struct("3i")  # process, user and group, as SCM_CREDENTIALS carries them
 
 
+class StartError(RuntimeError):
+    """A candidate's process could not be started; that is no fault of the candidate's."""
+
+
 @dataclass
 class Sandboxed:
     """A started candidate's process, and our ends of what leads to it."""
@@ -136,7 +140,7 @@ def adopt(address: str, kind: str, absent: tuple[str, ...] = ABSENT, preload: tu
 def start(kind: str, limits: Limits, absent: tuple[str, ...] = ABSENT, preload: tuple[str, ...] = PRELOAD) -> Sandboxed:
     """Start a candidate's process; it waits for its files on the connection.
 
-    Raises RuntimeError, with the reason, if it cannot be started.
+    Raises StartError, with the reason, if it cannot be started.
     """
     address = warm(kind, absent, preload)
     group = Group.create(limits)
@@ -147,8 +151,10 @@ def start(kind: str, limits: Limits, absent: tuple[str, ...] = ABSENT, preload: 
         control.close()
         if group:
             group.remove()
-        said = (Path(address).parent / "stderr").read_text(errors="replace")[-2000:]
-        raise RuntimeError(f"a candidate's process did not start: {error}; {said}") from None
+        said = ""
+        with contextlib.suppress(OSError):
+            said = (Path(address).parent / "stderr").read_text(errors="replace")[-2000:]
+        raise StartError(f"a candidate's process did not start: {error}; {said}") from None
 
 
 def _start(address: str, control: socket.socket, isolated: bool, limits: Limits, group: Group | None) -> Sandboxed:

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import os
 import resource
+import sys
 from pathlib import Path
 
 from . import seccomp
@@ -46,11 +47,21 @@ def confine(scratch_bytes: int, uid: int) -> None:
         os.mkdir(folder)
         os.chmod(folder, 0o1777)
         if place != folder:
-            _mount(folder, place, None, BIND)
+            _keep_installation(place, folder)
+            _mount(folder, place, None, BIND | RECURSIVE)
     _mount_or_empty("proc", "/proc", NOSUID | NODEV | NOEXEC)
     _mount_or_empty("devpts", "/dev/pts", NOSUID | NOEXEC, "newinstance,ptmxmode=0666,mode=0620")
     drop_privileges(uid)
     seccomp.install()
+
+
+def _keep_installation(place: str, folder: str) -> None:
+    """Show Python's installation in the folder that will cover a place, if it lies below that place."""
+    for installed in sorted({sys.prefix, sys.base_prefix, *map(os.path.realpath, (sys.prefix, sys.base_prefix))}):
+        if installed.startswith(f"{place}/"):
+            copy = folder + installed.removeprefix(place)
+            os.makedirs(copy, exist_ok=True)
+            _mount(installed, copy, None, BIND | RECURSIVE)
 
 
 def drop_privileges(uid: int) -> None:

@@ -11,6 +11,7 @@ from course.examiner.last_call import LastCall
 from course.examiner.process import CandidateFailure
 from course.examiner.sandbox import Limits
 from course.examiner.trusted import Overtime, TrustedCells, global_names, time_limit
+from course.examiner.zygote import StartError
 
 
 class Desk:
@@ -146,3 +147,12 @@ def test_a_last_expression_is_shown_so_that_its_points_can_be_read(value, text):
 def test_a_last_expression_that_is_no_number_of_points_gives_none(value):
     ((_, error),) = run(Desk(), f"import torch\n{value}", points=2.0)
     assert error.output_type == "error" and "only 0 to 2 can be given" in error.evalue
+
+
+def test_a_process_that_cannot_be_started_is_nobodys_zero():
+    class Broken(Desk):
+        def look_up(self, names):
+            raise StartError("the warm parent has ended")
+
+    with pytest.raises(StartError, match="warm parent"):
+        TrustedCells(Exam((), {}, {}), Broken()).run(ExamCell("test", "assert double(2) == 4", 1.0))
