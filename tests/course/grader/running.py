@@ -25,6 +25,7 @@ ANSWERS = {  # points -> cells that get them
     2: {"width": "def width(n): return 3"},
 }
 DESERVED = {student: list(ANSWERS)[number % 3] for number, student in enumerate(STUDENTS)}
+EXAMINATION_SECONDS = 0.5  # at least, so that a run lasts long enough to be killed in the middle
 PATIENCE = 120.0  # seconds for anything that is waited for
 
 
@@ -37,6 +38,7 @@ def class_of_twelve(root: Path) -> Path:
     text = source / NAME / f"{NAME}.py"
     old = 'assert ones(5) == 2, "5 is 101, two ones"\n'
     count = f"with open({str(root / 'counter')!r}, 'a') as file:\n    file.write(who + '\\n')\n"
+    count += f"import time\ntime.sleep({EXAMINATION_SECONDS})\n"
     assert old in text.read_text()
     text.write_text(text.read_text().replace(old, count + old))
     build(None, source_dir=source, course_dir=root)
