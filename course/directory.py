@@ -37,7 +37,7 @@ def load_config(course_dir: Path) -> Config:
     config = Config()
     configure(config)
     if (course_dir / "nbgrader_config.py").is_file():
-        config.merge(PyFileConfigLoader("nbgrader_config.py", path=str(course_dir)).load_config())
+        config.merge(_read_config(course_dir))
     config.CourseDirectory.root = str(course_dir)
     coursedir = CourseDirectory(config=config)
     database = _database(coursedir)
@@ -46,6 +46,14 @@ def load_config(course_dir: Path) -> Config:
     elif not coursedir.course_id:
         config.CourseDirectory.course_id = DEFAULT_COURSE  # a row that other databases insist on
     return config
+
+
+def _read_config(course_dir: Path) -> Config:
+    try:
+        return PyFileConfigLoader("nbgrader_config.py", path=str(course_dir)).load_config()
+    except Exception as error:  # it is a program, which may fail in any way
+        path = course_dir / "nbgrader_config.py"
+        raise DirectoryError(f"{path} cannot be used: {type(error).__name__}: {error}") from error
 
 
 def open_course(course_dir: Path, **overrides: str) -> CourseDirectory:

@@ -65,7 +65,7 @@ class Examine(NbGraderPreprocessor):
     @property
     def settings(self) -> dict:
         """The keyword arguments of `examine` that this configuration asks for."""
-        return {"sandbox": self.sandbox, "limits": Limits(**self.limits), "absent": tuple(self.absent)}
+        return {"sandbox": self.sandbox, "limits": Limits.changed(self.limits), "absent": tuple(self.absent)}
 
 
 class SubmissionExporter(NotebookExporter):

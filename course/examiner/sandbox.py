@@ -6,13 +6,14 @@ hold the answers are absent. How processes are started there is told in zygote.p
 """
 
 import importlib.util
+import math
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from .inside.confine import FOLDERS, MAX_FILES, NOBODY, SCRATCH
@@ -50,6 +51,22 @@ class Limits:
     output_bytes: int = 1 * MiB  # printed by one cell
     reply_bytes: int = 512 * MiB  # returned by one call
     restarts: int = 3  # of a candidate's process that died
+
+    def __post_init__(self):
+        for field in fields(self):
+            value, whole = getattr(self, field.name), field.type is int
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+                raise SandboxError(f"the limit {field.name} is {value!r}; a {'whole ' * whole}number is needed")
+            if not math.isfinite(value) or value < 0 or (value == 0 and field.name != "restarts"):
+                raise SandboxError(f"the limit {field.name} is {value!r}; a number above 0 is needed")
+
+    @classmethod
+    def changed(cls, changes: dict[str, float]) -> "Limits":
+        """The defaults but for some; raises SandboxError for a name or number that is none."""
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(changes.keys() - set(known)):
+            raise SandboxError(f"there is no limit {unknown[0]!r}; there are {', '.join(known)}")
+        return cls(**changes)
 
     def rlimits(self) -> dict[str, int]:
         return {

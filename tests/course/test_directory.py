@@ -112,3 +112,9 @@ def test_scores_cannot_be_recorded_where_there_is_no_folder(tmp_path):
     course = open_course(tmp_path / "nowhere")
     with pytest.raises(DirectoryError, match=r"scores cannot be recorded in .*nowhere"), only_writer(course):
         pass
+
+
+def test_a_configuration_that_fails_is_named(tmp_path):
+    (tmp_path / "nbgrader_config.py").write_text("c = get_config(\n")
+    with pytest.raises(DirectoryError, match=r"nbgrader_config.py cannot be used: SyntaxError: '\(' was never closed"):
+        load_config(tmp_path)

@@ -161,3 +161,21 @@ def test_only_known_sandboxes():
     check_sandbox("none")
     with pytest.raises(SandboxError, match="unknown sandbox 'docker'"):
         check_sandbox("docker")
+
+
+@pytest.mark.parametrize(
+    "changes, reason",
+    [
+        ({"cell_second": 10}, "there is no limit 'cell_second'; there are cell_seconds, submission_seconds"),
+        ({"cell_seconds": -1}, "the limit cell_seconds is -1; a number above 0"),
+        ({"cell_seconds": float("inf")}, "the limit cell_seconds is inf"),
+        ({"processes": 0}, "the limit processes is 0"),
+        ({"memory_bytes": "2G"}, "the limit memory_bytes is '2G'; a whole number"),
+        ({"memory_bytes": 1.5e9}, "the limit memory_bytes is 1500000000.0; a whole number"),
+        ({"processes": True}, "the limit processes is True"),
+    ],
+)
+def test_limits_that_would_be_everybodys_zero_are_refused(changes, reason):
+    with pytest.raises(SandboxError, match=reason):
+        Limits.changed(changes)
+    assert Limits.changed({"restarts": 0, "cell_seconds": 2}) == Limits(restarts=0, cell_seconds=2)
