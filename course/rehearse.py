@@ -1,4 +1,7 @@
-"""`course rehearse`: examines the model answer, the untouched release and every sample answer of a question."""
+"""`course rehearse`: examines the model answer, the untouched release and every sample answer of a question.
+
+The first two sit the whole exam. A sample answer differs from the model answer in some exercises, and sits these.
+"""
 
 import os
 from collections.abc import Callable
@@ -7,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+from nbformat import NotebookNode
 from rich.markup import escape
 from rich.table import Table
 
 from .answers import Answer, fill_in, read_answers
 from .examiner import Exam, Examination, examine
 from .examiner.exam import support_files
-from .question import read_source
+from .question import find_exercises, is_test, read_source
 
 UNTOUCHED = "(release, untouched)"
 MODEL = "(model answer)"
@@ -57,20 +61,43 @@ def rehearse(
     """Examine every answer to a question; each result says whether it is what the answer deserves."""
     original = read_source(source_dir / name / f"{name}.py")
     release = nbformat.read(release_dir / name / f"{name}.ipynb", as_version=4)
-    exam = Exam.from_notebook(original, support_files(release_dir / name))
-    tests = frozenset(cell.grade_id for cell in exam.cells if cell.is_test)
+    files = support_files(release_dir / name)
+    tests = frozenset(grade_id_of(cell) for cell in original.cells if is_test(cell))
     cases = [
-        (Answer(MODEL, "the model answer", frozenset(), "", {}), original),
-        (Answer(UNTOUCHED, "the release as it is given out", tests, "", {}), release),
+        (Answer(MODEL, "the model answer", frozenset(), "", {}), original, original),
+        (Answer(UNTOUCHED, "the release as it is given out", tests, "", {}), original, release),
     ]
-    cases += [(answer, fill_in(original, answer.cells)) for answer in read_answers(answers_dir / name)]
+    for answer in read_answers(answers_dir / name):
+        concerned = with_tests(original, concerned_tests(original, answer))
+        cases.append((answer, concerned, fill_in(concerned, answer.cells)))
     done = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        examined = pool.map(lambda case: examine(case[1], exam, sandbox=sandbox), cases)
-        for (answer, _), examination in zip(cases, examined, strict=True):
+        examined = pool.map(lambda case: examine(case[2], Exam.from_notebook(case[1], files), sandbox=sandbox), cases)
+        for (answer, *_), examination in zip(cases, examined, strict=True):
             done.append(Rehearsed(answer, examination))
             on_progress(len(done), len(cases))
     return done
+
+
+def concerned_tests(notebook: NotebookNode, answer: Answer) -> set[str]:
+    """The grade ids of the tests of the exercises that an answer fills in, and of those that it must fail."""
+    concerned = {
+        grade_id_of(test)
+        for exercise in find_exercises(notebook)
+        if any(grade_id_of(blank) in answer.cells for blank in exercise.blanks)
+        for test in exercise.tests
+    }
+    return concerned | answer.fails
+
+
+def with_tests(notebook: NotebookNode, kept: set[str]) -> NotebookNode:
+    """A notebook of the cells of another, without the test cells that are not kept."""
+    cells = [cell for cell in notebook.cells if not is_test(cell) or grade_id_of(cell) in kept]
+    return NotebookNode(notebook, cells=cells)
+
+
+def grade_id_of(cell: NotebookNode) -> str:
+    return cell.metadata.nbgrader.grade_id
 
 
 def kill_table(name: str, results: list[Rehearsed]) -> Table:

@@ -11,13 +11,14 @@ from course.build import build
 from .classroom import make_classroom
 
 DATA = Path(__file__).parent / "data"
+NAME = "q90_sample"
 
 
 def make_source(folder: Path) -> Path:
     """Write the sample question into a source folder below `folder`, and return that source folder."""
-    question = folder / "source" / "q90_sample"
+    question = folder / "source" / NAME
     question.mkdir(parents=True)
-    shutil.copy(DATA / "q90_sample.txt", question / "q90_sample.py")
+    shutil.copy(DATA / f"{NAME}.txt", question / f"{NAME}.py")
     (question / "bits.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"/>\n')
     return question.parent
 
@@ -40,6 +41,20 @@ def built_once(tmp_path_factory):
 def sample_course(built_once, tmp_path):
     """A course directory of a test's own, with the sample question built."""
     return Path(shutil.copytree(built_once, tmp_path / "course"))
+
+
+@pytest.fixture
+def folder(sample_course):
+    """The empty folder that a submission of ann's belongs in."""
+    folder = sample_course / "submitted" / "ann" / NAME
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def release(sample_course):
+    """The notebook that candidates are given, as bytes."""
+    return (sample_course / "release" / NAME / f"{NAME}.ipynb").read_bytes()
 
 
 @pytest.fixture(scope="session")

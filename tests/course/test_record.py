@@ -15,18 +15,6 @@ NAME = "q90_sample"
 FAILURE = nbf.new_output("error", ename="AssertionError", evalue="2**1 needs 2 digits", traceback=["2**1"])
 
 
-@pytest.fixture
-def folder(sample_course):
-    folder = sample_course / "submitted" / "ann" / NAME
-    folder.mkdir(parents=True)
-    return folder
-
-
-@pytest.fixture
-def release(sample_course):
-    return (sample_course / "release" / NAME / f"{NAME}.ipynb").read_bytes()
-
-
 def examined(course, notes=()):
     """The submission of ann's, with an examination in which the first test failed."""
     coursedir = open_course(course)

@@ -5,7 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
-from course.rehearse import MODEL, UNTOUCHED, kill_table, rehearse
+from course.answers import Answer
+from course.cli import ROOT
+from course.question import is_test, read_source
+from course.rehearse import MODEL, UNTOUCHED, concerned_tests, grade_id_of, kill_table, rehearse, with_tests
 
 NAME = "q90_sample"
 
@@ -49,3 +52,12 @@ def test_a_wrong_answer_that_passes_and_a_right_one_that_fails_are_problems(rehe
     assert problems["wrong_but_right"] == "passes test-ones"
     assert problems["right_but_wrong"] == "fails test-ones-hidden: every digit of 2**80 - 1 is a one"
     assert problems["wrong_unnamed"].startswith("no message says 'zeros'")
+
+
+def test_an_answer_sits_the_exercises_that_it_fills_in_and_those_that_it_must_fail():
+    notebook = read_source(ROOT / "source/q06_block_quantization/q06_block_quantization.py")
+    answer = Answer("wrong", "", frozenset({"test-gemv"}), "", {"q4_0": "pass"})
+    assert concerned_tests(notebook, answer) == {"test-q4_0", "test-gemv"}
+    kept = with_tests(notebook, {"test-q4_0"})
+    assert [grade_id_of(cell) for cell in kept.cells if is_test(cell)] == ["test-q4_0"]
+    assert [cell for cell in notebook.cells if not is_test(cell)] == [cell for cell in kept.cells if not is_test(cell)]

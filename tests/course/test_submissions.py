@@ -25,18 +25,6 @@ from .examiner.notebooks import EXAM, submission
 NAME = "q90_sample"
 
 
-@pytest.fixture
-def folder(sample_course):
-    folder = sample_course / "submitted" / "ann" / NAME
-    folder.mkdir(parents=True)
-    return folder
-
-
-@pytest.fixture
-def release(sample_course):
-    return (sample_course / "release" / NAME / f"{NAME}.ipynb").read_bytes()
-
-
 def read(course):
     coursedir = open_course(course)
     return read_submission(coursedir, "ann", NAME, load_exams(coursedir, NAME))
