@@ -89,7 +89,9 @@ class Zygote:
         self.path = str(self.folder / "socket")
         stubs = write_stubs(self.folder, absent)
         prefix = bubblewrap(stubs, absent) if self.isolated else []
-        variables = {"PATH": os.environ["PATH"], **({} if self.isolated else environment(INSIDE.parent, stubs))}
+        variables = {"PATH": os.environ.get("PATH", os.defpath)}
+        if not self.isolated:
+            variables |= environment(INSIDE.parent, stubs)
         with socket.socket(socket.AF_UNIX) as listener, open(self.folder / "stderr", "w") as stderr:
             listener.bind(self.path)
             listener.listen(128)

@@ -6,18 +6,28 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from course.cli import ROOT
 from course.examiner import zygote
 from course.examiner.candidate import Candidate
 from course.examiner.process import CandidateFailure
 from course.examiner.sandbox import Limits
 
 LIMITS = Limits(cell_seconds=20, scratch_bytes=4 << 20)
+GRADES = """
+from course.examiner.candidate import Candidate
+from course.examiner.sandbox import DEFAULT_LIMITS
+
+with Candidate({}, "bubblewrap", DEFAULT_LIMITS) as candidate:
+    run = candidate.run("import os, sys, pytest\\nprint(sys.prefix, os.access(sys.executable, os.X_OK))")
+    print(run.error, run.printed["stdout"], end="")
+"""
 
 
 @pytest.fixture
@@ -45,6 +55,17 @@ def comes_true(condition, seconds=20):
 def test_torch_is_there_already_and_nothing_of_the_course(pair):
     assert evaluate(pair[0], "answer = 'torch' in sys.modules")
     assert evaluate(pair[0], "answer = [name for name in sys.modules if name.partition('.')[0] == 'course']") == []
+
+
+def test_an_installation_below_tmp_stays_visible(tmp_path):
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        installed = Path(folder) / "venv"
+        installed.symlink_to(sys.prefix)
+        script = tmp_path / "grades.py"
+        script.write_text(GRADES)
+        command = [installed / "bin/python", script]
+        graded = subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert graded.stdout == f"None {installed} True\n", graded.stderr
 
 
 def test_no_process_of_others_can_be_seen_or_signalled(pair):
