@@ -7,8 +7,8 @@ from rich.table import Table
 
 from .examiner import Exam, Examination, check_sandbox, examine
 from .examiner.exam import support_files
+from .grading.submissions import GradeError, Ungradable, read_notebook
 from .question import read_source
-from .submissions import GradeError, Ungradable, read_notebook
 
 
 def find_copy(name: str, folders: list[Path]) -> Path:

@@ -53,13 +53,13 @@ def known_errors() -> tuple[type[Exception], ...]:
     from .demo import DemoError
     from .directory import DirectoryError
     from .examiner import SandboxError
-    from .export import ExportError
     from .fetch import FetchError
-    from .gather import ReportError
+    from .grading.submissions import GradeError
     from .question import BuildError
-    from .rubric import RubricError
-    from .submissions import GradeError
-    from .teams import TeamsError
+    from .results.export import ExportError
+    from .results.gather import ReportError
+    from .results.rubric import RubricError
+    from .results.teams import TeamsError
 
     of_grading = DirectoryError, GradeError, SandboxError
     of_scores = ExportError, ReportError, RubricError, TeamsError
@@ -175,7 +175,7 @@ def run_build(options: argparse.Namespace) -> int:
 
 
 def run_grade(options: argparse.Namespace) -> int:
-    from .grade import OLDER, grade
+    from .grading.grade import OLDER, grade
 
     with examining_options(options, "grading") as given:
         outcomes = grade(options.course_dir, force=options.force, **given)
@@ -190,7 +190,7 @@ def run_grade(options: argparse.Namespace) -> int:
 
 
 def run_regrade(options: argparse.Namespace) -> int:
-    from .regrade import regrade, regrade_table
+    from .grading.regrade import regrade, regrade_table
 
     with contextlib.ExitStack() as stack:
         with examining_options(options, "examining again") as given:
@@ -271,7 +271,7 @@ def run_check(options: argparse.Namespace) -> int:
 
 
 def run_report(options: argparse.Namespace) -> int:
-    from .report import course_csv, report
+    from .results.report import course_csv, report
 
     csv_path = options.csv or options.course_dir / "report.csv"
     html_path = options.html or options.course_dir / "report.html"
@@ -282,7 +282,7 @@ def run_report(options: argparse.Namespace) -> int:
 
 
 def run_rubric_export(options: argparse.Namespace) -> int:
-    from .rubric import export_rubric
+    from .results.rubric import export_rubric
 
     path = options.csv or options.course_dir / "rubric.csv"
     count, left_out = export_rubric(options.course_dir, path, options.assignments or None)
@@ -292,7 +292,7 @@ def run_rubric_export(options: argparse.Namespace) -> int:
 
 
 def run_rubric_import(options: argparse.Namespace) -> int:
-    from .rubric import change_table, import_rubric
+    from .results.rubric import change_table, import_rubric
 
     changes = import_rubric(options.course_dir, options.csv, overwrite=options.overwrite, dry_run=options.dry_run)
     if changes:
@@ -302,7 +302,7 @@ def run_rubric_import(options: argparse.Namespace) -> int:
 
 
 def run_export(options: argparse.Namespace) -> int:
-    from .export import export
+    from .results.export import export
 
     warn(export(options.course_dir, options.assignments or None, canvas=options.canvas, moodle=options.moodle))
     for path in filter(None, (options.canvas, options.moodle)):
@@ -360,7 +360,7 @@ def run_rehearse(options: argparse.Namespace) -> int:
 
 def run_demo(options: argparse.Namespace) -> int:
     from .demo import demo, quantize_course_model
-    from .report import report
+    from .results.report import report
 
     with progress_bar() as update:
         outcomes = demo(

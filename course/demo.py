@@ -20,7 +20,7 @@ from .answers import Answer, fill_in, model_cells, read_answers
 from .build import build
 from .directory import load_config
 from .fetch import fetch
-from .grade import Outcome, grade
+from .grading.grade import Outcome, grade
 from .question import read_source
 from .texts import evaluation_text
 

@@ -13,7 +13,7 @@ from nbgrader.coursedir import CourseDirectory
 
 from course.build import build
 from course.directory import load_config
-from course.grade import Outcome, grade
+from course.grading.grade import Outcome, grade
 
 from .canaries import active_markup
 from .entry import ASSIGNMENT, SOURCES, Entry, Place, hand_in

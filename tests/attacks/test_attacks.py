@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from nbconvert import HTMLExporter
 
-from course.grade import Outcome
+from course.grading.grade import Outcome
 
 from .canaries import Canaries, active_markup
 from .corpus import HONEST, HOSTILE, corpus

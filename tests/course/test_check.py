@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from course.check import check, find_copy, verdict_table
-from course.submissions import GradeError
+from course.grading.submissions import GradeError
 
 NAME = "q90_sample"
 

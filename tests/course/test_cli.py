@@ -5,7 +5,7 @@ import json
 import pytest
 
 from course import cli
-from course.grade import Outcome
+from course.grading.grade import Outcome
 
 
 def test_help_lists_every_command(capsys):
@@ -42,7 +42,7 @@ def test_bad_input_is_one_message_and_exit_code_2(tmp_path, capsys, arguments, r
 def test_grade_tells_by_exit_code_whether_all_was_graded(monkeypatch, capsys, tmp_path):
     (tmp_path / "release" / "q90_sample").mkdir(parents=True)
     outcomes = [Outcome("ann", "q90_sample", "graded", 5.0, 6.0, "", [])]
-    monkeypatch.setattr("course.grade.grade", lambda *_, **__: outcomes)
+    monkeypatch.setattr("course.grading.grade.grade", lambda *_, **__: outcomes)
     assert cli.main(["grade", "q90", "--course-dir", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["points"] == 5
     outcomes.append(Outcome("bea", "q90_sample", reason="it is not [JSON]"))

@@ -5,7 +5,7 @@ import pytest
 
 from course.answers import Answer
 from course.demo import CONFIG, ENDLESS, DemoError, _check, _make_room, _replaced, sample_class
-from course.grade import Outcome
+from course.grading.grade import Outcome
 from course.question import read_source
 
 NAME = "q90_sample"

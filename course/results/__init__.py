@@ -1,0 +1,1 @@
+"""From the gradebook to people: reports, standings, rubric sheets, exports."""
