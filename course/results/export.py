@@ -20,8 +20,8 @@ from pathlib import Path
 
 from ..build import full_name
 from ..directory import open_course, open_gradebook, write_atomically
+from ..plain_text import clean, harmless
 from .gather import read_rows
-from .plain_text import clean, harmless
 from .rows import Question, Row
 from .spreadsheet import csv_text
 from .standing import Standing, standings

@@ -18,7 +18,7 @@ from sqlalchemy import select
 from ..card import Card, CardError, read_card
 from ..directory import open_gradebook, step_folder
 from ..grading.submissions import GradeError, find_submissions
-from .plain_text import clean
+from ..plain_text import clean
 from .rows import NO_SUBMISSION, NOT_GRADED, Exercise, Question, Row
 from .teams import TEAM_FILE, Teams, TeamsError, read_teams
 

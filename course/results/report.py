@@ -7,8 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..directory import open_course, write_atomically
+from ..plain_text import clean, harmless_inside
 from .gather import read_rows
-from .plain_text import clean, harmless_inside
 from .report_page import render_page
 from .rows import Row
 from .spreadsheet import csv_text

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..card import Card
-from .plain_text import clean
+from ..plain_text import clean
 
 GRADED, NOT_GRADED, NO_SUBMISSION = "graded", "not graded", "no submission"
 NOT_SCORED = "not scored yet"

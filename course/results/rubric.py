@@ -21,8 +21,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ..build import full_name
 from ..directory import open_course, open_gradebook, step_folder, write_atomically
+from ..plain_text import clean, harmless, harmless_inside, restore
 from .gather import cell_order, check_gradebook, manual_cells, read_course_teams, read_ungraded
-from .plain_text import clean, harmless, harmless_inside, restore
 from .spreadsheet import Line, SpreadsheetError, csv_text, read_lines, read_number
 from .teams import Teams
 from .written import written_answers

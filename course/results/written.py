@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from .plain_text import clean
+from ..plain_text import clean
 
 MAX_ANSWER = 8000  # characters; a cell of Excel holds 32,767
 

@@ -5,7 +5,7 @@ import re
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from course.results.plain_text import clean, harmless, harmless_inside, restore
+from course.plain_text import clean, harmless, harmless_inside, restore
 
 FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r")
 texts = st.text(st.sampled_from("=+-@＝'\"ab ;,\t\r\n") | st.characters(), max_size=12)
