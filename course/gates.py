@@ -22,6 +22,7 @@ from nbgrader.nbgraderformat import MetadataValidator, SchemaTooNewError, Schema
 from .build import find_assignments, known_assignments, stage_release
 from .card import CardError, read_card
 from .directory import open_course, step_folder
+from .examiner.exam import ExamCell
 from .question import (
     DELIMITER,
     BuildError,
@@ -147,12 +148,11 @@ def check_exercises(question: Question) -> list[str]:
     exercises = find_exercises(question.source)
     problems = [] if exercises else [question.problem(None, "has no exercise")]
     for exercise in exercises:
-        visible = "\n".join("\n".join(split_regions(cell)[0]) for cell in exercise.tests)
-        hidden = "\n".join("\n".join(split_regions(cell)[1]) for cell in exercise.tests)
+        tested = {is_hidden for cell in exercise.tests for is_hidden in _tested(cell)}
         hints = sum(len(re.findall(r"<details\s*>", cell.source)) for cell in exercise.texts)
         faults = [
-            (not _tests_something(visible), "the exercise has no visible test"),
-            (not _tests_something(hidden), "the exercise has no hidden test"),
+            (False not in tested, "the exercise has no visible test"),
+            (True not in tested, "the exercise has no hidden test"),
             (hints < HINTS, f"the exercise has {hints} folded hints (<details>), not {HINTS}"),
         ]
         problems += [question.problem(exercise.blanks[0], what) for failed, what in faults if failed]
@@ -338,8 +338,16 @@ def _ends_in_statement(source: str) -> bool:
     return counts or not isinstance(last, ast.Expr)  # the former is the points that a checks.Points has counted
 
 
-def _tests_something(source: str) -> bool:
-    return any(isinstance(node, ast.Assert | ast.Call | ast.Raise) for node in ast.walk(ast.parse(source)))
+def _tested(cell: NotebookNode) -> Iterator[bool]:
+    """Yield for each assertion, call and raise of a test cell whether it stands among the hidden tests."""
+    try:
+        tree = ast.parse(cell.source)
+    except SyntaxError:
+        return
+    own = ExamCell(label(cell), cell.source, None)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert | ast.Call | ast.Raise):
+            yield own.hides(node.lineno)
 
 
 def _metadata_faults(question: Question) -> list[str]:

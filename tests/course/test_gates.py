@@ -203,6 +203,13 @@ def test_exercise_that_lacks_something_is_found(sample_course, old, new, message
     assert message in found
 
 
+def test_hidden_tests_may_stand_in_a_block(sample_course):
+    old = 'assert ones(2**80 - 1) == 80, "every digit of 2**80 - 1 is a one"'
+    visible, hidden = "with points.part(1, 'one'):\n    assert ones(1) == 1\n", f"    {old}"
+    region = f"### BEGIN HIDDEN TESTS\n{old}"
+    assert problems(gates.check_exercises, sample_course, region, f"{visible}### BEGIN HIDDEN TESTS\n{hidden}") == []
+
+
 def test_notebook_without_an_exercise_is_found(sample_course):
     question = load(sample_course)
     question.source.cells = [cell for cell in question.source.cells if cell.cell_type == "markdown"]
