@@ -1,0 +1,35 @@
+# fails: test-plan
+# says: although the work is bound by compute
+"""Ships the smallest file whatever binds."""
+
+
+# %% plan
+def plan(weights, activations, target):
+    usable = [
+        name
+        for name in target["multiplies"]
+        if name not in target["no_kernel"] and {weights, activations} <= set(HOLDS[name])
+    ]
+    if not usable:
+        raise ValueError(f"the target cannot multiply {weights} weights with {activations} activations")
+    math_type = min(usable, key=lambda name: (BITS[name], name[:2] != weights[:2]))
+    feed = "as they are"
+    if math_type == "INT8" and target["operands"].startswith("u8"):
+        largest = {"INT8": 255, "INT4": 15}[weights]  # with the offset
+        saturates = target["operands"] != "u8 × s8" and 2 * largest * 127 > 32767
+        feed = "sign" if saturates else "offset"
+    return math_type, feed
+
+
+def best(checkpoints, target, bound):
+    ranks = {}
+    for name, (weights, activations) in checkpoints.items():
+        try:
+            math_type, _ = plan(weights, activations, target)
+        except ValueError:
+            continue
+        rank = BITS[weights], BITS[math_type]
+        ranks[name] = rank
+    if not ranks:
+        raise ValueError("the target runs none of these checkpoints")
+    return min(ranks, key=ranks.get)

@@ -1,0 +1,16 @@
+# fails: test-feeds
+# says: abs(−128) is cut to 127
+"""Believes that abs(-128) does not fit."""
+
+
+# %% feeds
+def feed_by_sign(w, x):
+    return w.to(torch.int16).abs().clamp(max=127).to(
+        torch.uint8
+    ), w.sign() * x  # int8: |−128| wraps to the byte 0x80, which is 128 unsigned
+
+
+def feed_by_offset(w, x):
+    a = (w.to(torch.int16) + 128).to(torch.uint8)
+    acc = -128 * x.to(torch.int32).unflatten(-1, (-1, 4)).sum(-1)  # (..., n)
+    return a, x, acc.to(torch.int32)

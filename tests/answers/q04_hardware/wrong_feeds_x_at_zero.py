@@ -1,0 +1,16 @@
+# fails: test-feeds
+# says: x stands where w is 0
+"""Uses -1 and +1 for signs, with +1 at 0."""
+
+
+# %% feeds
+def feed_by_sign(w, x):
+    return w.abs().view(torch.uint8), torch.where(
+        w < 0, -x, x
+    )  # int8: |−128| wraps to the byte 0x80, which is 128 unsigned
+
+
+def feed_by_offset(w, x):
+    a = (w.to(torch.int16) + 128).to(torch.uint8)
+    acc = -128 * x.to(torch.int32).unflatten(-1, (-1, 4)).sum(-1)  # (..., n)
+    return a, x, acc.to(torch.int32)
