@@ -30,7 +30,7 @@
 # |:--|:--|
 # | **Category** | Conceptual |
 # | **Difficulty** | Senior; marked for the level senior |
-# | **Asked at** | NVIDIA, AMD, Apple, Meta |
+# | **Companies** | NVIDIA, AMD, Apple, Meta |
 # | **Time** | 50 minutes of code, then a talk of 15 minutes |
 # | **You should know** | two's complement, integers that wrap around, scale and zero point, why decoding is bound by memory (question 1) |
 # | **Code points** | 30, in six exercises |

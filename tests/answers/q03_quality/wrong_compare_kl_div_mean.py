@@ -1,0 +1,21 @@
+# fails: test-compare
+# says: reduction='mean' of kl_div
+"""Calls kl_div with its default reduction for the mean."""
+
+
+# %% compare
+def compare_logits(base, other, targets):
+    """KL divergence, top-1 agreement and change of probability of `other` against `base`, logits `(n, V)`."""
+    log_p, log_q = base.double().log_softmax(-1), other.double().log_softmax(-1)  # (n, V)
+    p = log_p.exp()
+    divergence = torch.where(p == 0, 0, p * (log_p - log_q)).sum(-1)  # (n,)
+    same_top = base.argmax(-1) == other.argmax(-1)
+    own = targets.unsqueeze(-1)
+    delta_p = (log_q.gather(-1, own).exp() - p.gather(-1, own)).squeeze(-1)  # (n,)
+    return {
+        "kl_divergence": torch.nn.functional.kl_div(log_q, log_p, log_target=True).nan_to_num().item(),
+        "kl_99": float(np.percentile(divergence.numpy(), 99)),
+        "same_top": same_top.double().mean().item(),
+        "delta_p_rms": delta_p.square().mean().sqrt().item(),
+        "delta_p_percentiles": np.percentile(delta_p.numpy(), [1, 5, 50, 95, 99]).tolist(),
+    }

@@ -1,0 +1,21 @@
+# fails: test-compare
+# says: kl_divergence
+"""Exponentiates logits of thousands."""
+
+
+# %% compare
+def compare_logits(base, other, targets):
+    """KL divergence, top-1 agreement and change of probability of `other` against `base`, logits `(n, V)`."""
+    log_p, log_q = ((x.double().exp() / x.double().exp().sum(-1, keepdim=True)).log() for x in (base, other))  # (n, V)
+    p = log_p.exp()
+    divergence = torch.where(p == 0, 0, p * (log_p - log_q)).sum(-1)  # (n,)
+    same_top = base.argmax(-1) == other.argmax(-1)
+    own = targets.unsqueeze(-1)
+    delta_p = (log_q.gather(-1, own).exp() - p.gather(-1, own)).squeeze(-1)  # (n,)
+    return {
+        "kl_divergence": divergence.mean().item(),
+        "kl_99": float(np.percentile(divergence.numpy(), 99)),
+        "same_top": same_top.double().mean().item(),
+        "delta_p_rms": delta_p.square().mean().sqrt().item(),
+        "delta_p_percentiles": np.percentile(delta_p.numpy(), [1, 5, 50, 95, 99]).tolist(),
+    }

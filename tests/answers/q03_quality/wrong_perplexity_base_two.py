@@ -1,0 +1,15 @@
+# fails: test-perplexity
+# says: 2 is raised to a loss in nats
+"""Raises 2 to a loss in nats."""
+
+
+# %% perplexity
+def corpus_perplexity(documents):
+    """Perplexity of a list of loss tensors `(n_d,)`, and its standard errors over tokens and over documents."""
+    losses = torch.cat(documents).double()  # (N,)
+    n, n_documents = len(losses), len(documents)
+    mean = losses.mean()
+    value = 2 ** mean.item()
+    residuals = torch.stack([(document.double() - mean).sum() for document in documents])  # (D,)
+    over_documents = (n_documents / (n_documents - 1) * residuals.square().sum()).sqrt().item() / n
+    return value, value * losses.std().item() / math.sqrt(n), value * over_documents

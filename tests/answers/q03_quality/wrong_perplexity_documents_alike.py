@@ -1,0 +1,15 @@
+# fails: test-perplexity
+# says: every document counts alike
+"""Takes the mean of the documents' mean losses."""
+
+
+# %% perplexity
+def corpus_perplexity(documents):
+    """Perplexity of a list of loss tensors `(n_d,)`, and its standard errors over tokens and over documents."""
+    losses = torch.cat(documents).double()  # (N,)
+    n, n_documents = len(losses), len(documents)
+    mean = torch.stack([document.double().mean() for document in documents]).mean()
+    value = mean.exp().item()
+    residuals = torch.stack([(document.double() - mean).sum() for document in documents])  # (D,)
+    over_documents = (n_documents / (n_documents - 1) * residuals.square().sum()).sqrt().item() / n
+    return value, value * losses.std().item() / math.sqrt(n), value * over_documents
