@@ -1,0 +1,21 @@
+# fails: test-seconds
+# says: the gain is that of the peaks, or of the bytes
+"""Promises the ratio of the peaks, as if nothing waited for memory."""
+
+
+# %% crossover
+def step_seconds(params, batch, bits, peak, bandwidth, kv=0.0, tokens=1):
+    memory = (params * bits / 8 + batch * kv) / bandwidth
+    return max(memory, 2 * params * batch * tokens / peak)
+
+
+def activation_gain(params, batch, bits, peaks, bandwidth, kv=0.0, tokens=1):
+    return peaks[1] / peaks[0]
+
+
+def crossover_batch(params, w4a16, w8a8, bandwidth, kv=0.0, tokens=1):
+    for batch in range(1, 4097):
+        first, second = (step_seconds(params, batch, *scheme, bandwidth, kv, tokens) for scheme in (w4a16, w8a8))
+        if second < first:
+            return batch
+    return None

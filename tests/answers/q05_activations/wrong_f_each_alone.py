@@ -1,0 +1,21 @@
+# fails: test-possible
+# says: the variances of disjoint groups add
+"""Checks each group by Chebyshev's bound alone."""
+
+
+# %% audit
+def possible(groups):
+    return all(share * k**2 <= 1 for share, k in groups) and sum(share for share, _ in groups) <= 1
+
+
+def error_split(x, weight, weight_bits, activation_bits):
+    def decoded(values, bits):
+        scale = values.abs().amax(-1, keepdim=True) / (2 ** (bits - 1) - 1)
+        return torch.where(scale == 0, 0.0, (values / scale).round() * scale)
+
+    def percent(y):
+        return (100 * (y - exact).norm() / exact.norm()).item()
+
+    exact = x @ weight.T
+    coarse, rough = decoded(weight, weight_bits), decoded(x, activation_bits)
+    return percent(x @ coarse.T), percent(rough @ weight.T), percent(rough @ coarse.T)
