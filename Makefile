@@ -68,7 +68,7 @@ notebooks: $(SETUP) ## release/ equals source/; all sample answers get what they
 	@$(BIN)/course build --check
 	@$(BIN)/course rehearse
 	@$(BIN)/course fetch smollm2 >/dev/null
-	@$(BIN)/pytest -q -m rehearsal
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -m rehearsal -n logical
 
 grader: $(SETUP) ## the grader under attack, killed in the middle, on a database server
 	$(call need,bwrap,bubblewrap)

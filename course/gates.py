@@ -4,10 +4,14 @@ Every gate returns its problems as sentences that name the file, the cell and wh
 """
 
 import ast
+import asyncio
+import copy
+import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
@@ -36,7 +40,7 @@ from .question import (
 )
 
 TEST_SECONDS = 5.0
-CELL_SECONDS = 120
+CELL_SECONDS = 240
 EXPERIMENT = "experiment"
 HINTS = 3
 SAMPLES = ("strong", "middling", "weak")
@@ -72,15 +76,17 @@ def check_release(
     if assignments is None:
         problems += check_strays(source_dir=source_dir, course_dir=course_dir)
     gates = [check_leaks, check_blanks, check_tests, check_exercises, check_rubric, check_card, check_experiment]
-    for name in names:
+    gates += [check_run] if run else []
+
+    def check(name: str) -> list[str]:
         try:
             question = load_question(name, source_dir=source_dir, course_dir=course_dir)
         except (BuildError, OSError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
-            problems.append(f"{name}: cannot be read: {error}")
-            continue
-        for gate in [*gates, check_run] if run else gates:
-            problems += gate(question)
-    return problems
+            return [f"{name}: cannot be read: {error}"]
+        return [problem for gate in gates for problem in gate(question)]
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return problems + list(chain.from_iterable(pool.map(check, names)))
 
 
 def load_question(name: str, *, source_dir: Path, course_dir: Path) -> Question:
@@ -202,32 +208,38 @@ def check_experiment(question: Question) -> list[str]:
 
 
 def check_run(question: Question) -> list[str]:
-    """Run the instructor's notebook; find errors, and test cells that write to stderr or are slow."""
+    """Run the notebook without its experiment; find errors, and test cells that are slow or write to stderr."""
+    notebook = without_experiment(question.source)
     try:
-        notebook = run_source(question)
+        run_source(notebook, question.source_folder)
     except (DeadKernelError, CellTimeoutError) as error:
         return [question.problem(None, f"the model answers do not run: {error}")]
-    problems = []
-    for cell in notebook.cells:
-        problems += [question.problem(cell, what) for what in _run_faults(cell)]
-    return problems
+    return [question.problem(cell, what) for cell in notebook.cells for what in _run_faults(cell)]
 
 
-def run_source(question: Question) -> NotebookNode:
-    """Return the instructor's notebook after a run in a fresh kernel, its experiment left out."""
-    notebook = nbformat.from_dict(question.source)
-    cells = [cell for cell in notebook.cells if EXPERIMENT not in cell.metadata.get("tags", [])]
-    notebook = NotebookNode(notebook, cells=[nbformat.from_dict(cell) for cell in cells])
+def without_experiment(notebook: NotebookNode) -> NotebookNode:
+    """Return a copy of a notebook without the cells that grading does not run."""
+    kept = [cell for cell in notebook.cells if EXPERIMENT not in cell.metadata.get("tags", [])]
+    return copy.deepcopy(NotebookNode(notebook, cells=kept))
+
+
+def run_source(notebook: NotebookNode, source_folder: Path) -> None:
+    """Run a notebook in a fresh kernel, beside copies of its support files; a cell that fails does not end it.
+
+    Torch gets one thread, since notebooks run side by side.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        for path in support_files(question.source_folder):
+        for path in support_files(source_folder):
             (Path(folder) / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(question.source_folder / path, Path(folder) / path)
-        resources = {"metadata": {"path": folder}}
-        quiet = ["--log-level=ERROR"]  # of the kernel itself; what cells print is kept
+            shutil.copy(source_folder / path, Path(folder) / path)
         client = NotebookClient(
-            notebook, timeout=CELL_SECONDS, allow_errors=True, resources=resources, extra_arguments=quiet
+            notebook,
+            timeout=CELL_SECONDS,
+            allow_errors=True,
+            resources={"metadata": {"path": folder}},
+            extra_arguments=["--log-level=ERROR"],  # of the kernel itself; what cells print is kept
         )
-        return client.execute()
+        asyncio.run(client.async_execute(env={**os.environ, "OMP_NUM_THREADS": "1"}))
 
 
 def _cells(notebook: NotebookNode, flag: str) -> list[NotebookNode]:

@@ -141,7 +141,8 @@ class Encoder:
             raise CannotCross(
                 f"a {tensor.layout} tensor of {name} on {tensor.device} cannot be passed by value; return a dense one"
             )
-        flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+        dense = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+        flat = dense.as_strided((dense.numel(),), (1,))  # a dimension of 1 may have any stride, reshaped too
         return _tagged("tensor", name, list(tensor.shape), self.put(memoryview(flat.view(torch.uint8).numpy())))
 
     def array(self, value: np.ndarray | np.generic) -> list:

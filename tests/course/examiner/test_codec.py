@@ -59,6 +59,15 @@ def test_tensors_keep_dtype_shape_and_bits(dtype, shape):
     assert back.dtype is dtype and back.shape == tensor.shape and torch.equal(back, tensor)
 
 
+@pytest.mark.parametrize("stride", [(32, 32, 32), (5, 7, 1), (0, 0, 0), (1, 1, 9)])
+@pytest.mark.parametrize("offset", [0, 3])
+def test_a_dimension_of_one_may_have_any_stride(stride, offset):
+    odd = torch.arange(8.0).as_strided((1, 1, 1), stride, offset)
+    assert torch.equal(decode(encode(odd)), torch.full((1, 1, 1), float(offset)))
+    column = torch.arange(8.0).as_strided((4, 1), (1, 64), offset)
+    assert torch.equal(decode(encode(column)), column)
+
+
 def test_eight_bit_floats_keep_their_bits():
     tensor = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn)
     assert torch.equal(decode(encode(tensor)).view(torch.uint8), tensor.view(torch.uint8))
