@@ -1,0 +1,22 @@
+# fails: test-awq
+# says: alpha is always 0.5
+"""Takes the square root, and searches nothing."""
+
+
+# %% awq
+def awq_errors(w, x, bits, group):
+    y = x @ w.T
+    errors = []
+    for i in range(21):
+        s = magnitudes(x) ** (i / 20)
+        errors.append(percent(x @ (group_quantized(w * s, bits, group) / s).T, y))
+    return errors
+
+
+def awq_scales(w, x, bits, group):
+    return magnitudes(x) ** 0.5
+
+
+def magnitudes(x):
+    mean = x.abs().mean(0)
+    return (mean / mean.max()).clamp(min=1e-4)
