@@ -1,0 +1,23 @@
+# fails: test-levels
+# says: share one float16
+"""Takes one float16 for scales and minima."""
+
+
+# %% levels
+def q4_k_fields(x, scale, minimum):
+    """Return Q4_K's fields d, dmin, sc, m and q for super-blocks with searched scales and minima.
+
+    `x` is float32 `(n_blocks, 256)`, `scale` and `minimum` are float32 `(n_blocks, 8)`.
+    """
+
+    def six_bits(values):
+        top = values.amax(1, keepdim=True)  # (n_blocks, 1)
+        numbers = torch.where(top > 0, values * (63 / top), 0).round().to(torch.uint8)
+        return (top / 63).half(), numbers
+
+    both = six_bits(torch.cat([scale, minimum], 1))
+    d, dmin, sc, m = both[0], both[0], both[1][:, :8], both[1][:, 8:]
+    step, offset = (d.float() * sc).unsqueeze(-1), (dmin.float() * m).unsqueeze(-1)  # (n_blocks, 8, 1)
+    steps = torch.where(step > 0, (x.unflatten(1, (8, 32)) + offset) / step, 0)
+    q = steps.round().clamp(0, 15).to(torch.uint8).flatten(1)
+    return d.squeeze(1), dmin.squeeze(1), sc, m, q
