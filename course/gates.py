@@ -9,6 +9,7 @@ import copy
 import os
 import re
 import shutil
+import symtable
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -144,6 +145,7 @@ def check_tests(question: Question) -> list[str]:
                 (mark.get("points", 0) <= 0, f"a test cell has {mark.get('points', 0)} points"),
                 (not mark.get("locked"), "a test cell is not locked"),
                 (not _ends_in_statement(cell.source), "a test cell must be Python that ends in a statement"),
+                *((True, what) for what in _borrowed_names(cell.source)),
             ]
             problems += [question.problem(cell, what) for failed, what in faults if failed]
     return list(dict.fromkeys(problems))
@@ -348,6 +350,36 @@ def _ends_in_statement(source: str) -> bool:
     last = body[-1] if body else None
     counts = isinstance(last, ast.Expr) and isinstance(last.value, ast.Attribute) and last.value.attr == "earned"
     return counts or not isinstance(last, ast.Expr)  # the former is the points that a checks.Points has counted
+
+
+def _borrowed_names(source: str) -> Iterator[str]:
+    """Yield what is wrong with the parts of a checks.Points that use names which a part before them defines."""
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:
+        return
+    parts = [node for node in body if isinstance(node, ast.With) and ".part(" in ast.unparse(node.items[0])]
+    shared, _ = _names([node for node in body if node not in parts])
+    before: dict[str, str] = {}  # name -> the part that defines it
+    for part in parts:
+        title = ast.unparse(part.items[0].context_expr.args[-1])
+        own, used = _names([part])
+        for name in sorted(used & before.keys() - own - shared):
+            yield f"the part {title} uses {name}, which is missing where the part {before[name]} fails before it"
+        before |= dict.fromkeys(own, title)
+
+
+def _names(statements: list[ast.stmt]) -> tuple[set[str], set[str]]:
+    """The global names that statements bind, and those that they or the functions in them use."""
+    table = symtable.symtable(ast.unparse(ast.Module(statements, [])), "test cell", "exec")
+    bound = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
+    used = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_referenced()}
+    inner = table.get_children()
+    while inner:
+        scope = inner.pop()
+        used |= {symbol.get_name() for symbol in scope.get_symbols() if symbol.is_global()}
+        inner += scope.get_children()
+    return bound, used
 
 
 def _tested(cell: NotebookNode) -> Iterator[bool]:

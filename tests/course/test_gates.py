@@ -210,6 +210,22 @@ def test_hidden_tests_may_stand_in_a_block(sample_course):
     assert problems(gates.check_exercises, sample_course, region, f"{visible}### BEGIN HIDDEN TESTS\n{hidden}") == []
 
 
+def test_a_part_that_needs_what_another_part_defines_is_found(sample_course):
+    old = 'assert ones(5) == 2, "5 is 101, two ones"'
+    parts = (
+        "points = Points()\nwith points.part(1, 'small'):\n    import math\n    five = 5\n    assert ones(five) == 2\n"
+        "with points.part(1, 'large'):\n    assert ones({}) == 2\n"
+    )
+    (found,) = problems(gates.check_tests, sample_course, old, parts.format("five"))
+    assert "the part 'large' uses five, which is missing where the part 'small' fails before it" in found
+    replace(
+        path_of(sample_course, "source", ".py"),
+        "assert ones(five) == 2\nwith",
+        "assert ones(five) == 2\nfive = 5\nwith",
+    )
+    assert gates.check_tests(load(sample_course)) == []
+
+
 def test_notebook_without_an_exercise_is_found(sample_course):
     question = load(sample_course)
     question.source.cells = [cell for cell in question.source.cells if cell.cell_type == "markdown"]

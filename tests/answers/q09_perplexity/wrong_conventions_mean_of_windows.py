@@ -1,0 +1,25 @@
+# fails: test-conventions
+# says: windows' perplexities are averaged
+"""Averages the windows' perplexities."""
+
+
+# %% conventions
+def conventions(losses, n_words):
+    n, size = losses.shape
+    half = size // 2
+
+    def chosen(windows):
+        return torch.cat(
+            [losses[range(scored, stop), range(scored - start, stop - start)] for start, scored, stop in windows]
+        )
+
+    def disjoint(length, skipped):
+        return chosen([(s, s + skipped, s + length) for s in range(0, n - length + 1, length)])
+
+    sliding = [(0, 1, size)] + [(done - half, done, min(done + half, n)) for done in range(size, n, half)]
+    return {
+        "disjoint": disjoint(size, 1).view(-1, size - 1).mean(1).exp().mean().item(),
+        "half context": disjoint(half, 1).mean().exp().item(),
+        "second half": disjoint(size, half + 1).mean().exp().item(),
+        "per word": (chosen(sliding).sum() / n_words).exp().item(),
+    }

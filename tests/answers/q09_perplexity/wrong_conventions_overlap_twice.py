@@ -1,0 +1,25 @@
+# fails: test-conventions
+# says: tokens in the overlap are counted twice
+"""Scores the overlap of sliding windows again."""
+
+
+# %% conventions
+def conventions(losses, n_words):
+    n, size = losses.shape
+    half = size // 2
+
+    def chosen(windows):
+        return torch.cat(
+            [losses[range(scored, stop), range(scored - start, stop - start)] for start, scored, stop in windows]
+        )
+
+    def disjoint(length, skipped):
+        return chosen([(s, s + skipped, s + length) for s in range(0, n - length + 1, length)])
+
+    sliding = [(0, 1, size)] + [(done - half, done - half + 1, min(done + half, n)) for done in range(size, n, half)]
+    return {
+        "disjoint": disjoint(size, 1).mean().exp().item(),
+        "half context": disjoint(half, 1).mean().exp().item(),
+        "second half": disjoint(size, half + 1).mean().exp().item(),
+        "per word": (chosen(sliding).sum() / n_words).exp().item(),
+    }

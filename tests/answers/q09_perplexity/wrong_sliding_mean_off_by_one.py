@@ -1,0 +1,24 @@
+# fails: test-sliding
+# says: the scored token counts itself
+"""Counts the scored token among those before it."""
+
+
+# %% sliding
+def sliding_windows(n_tokens, n_ctx, stride):
+    if n_ctx < 2 or not 1 <= stride <= n_ctx:
+        raise ValueError(f"stride {stride} does not suit windows of {n_ctx}")
+    windows, start, done = [], 0, 0
+    while done < n_tokens:
+        stop = min(start + n_ctx, n_tokens)
+        scored = max(done, start + 1)
+        if scored < stop:
+            windows.append((start, scored, stop))
+        start, done = start + stride, stop
+    return windows
+
+
+def mean_context(windows):
+    contexts = [token - start + 1 for start, scored, stop in windows for token in range(scored, stop)]
+    if not contexts:
+        raise ValueError("no token is scored")
+    return sum(contexts) / len(contexts)

@@ -1,0 +1,24 @@
+# fails: test-units
+# says: the result is per token, not per byte
+"""Returns the bits per token."""
+
+
+# %% units
+def text_units(pieces, scored):
+    n_bytes = n_words = 0
+    inside = False
+    for piece, counts in zip(pieces, scored.tolist()):
+        n_bytes += len(piece) * counts
+        for byte in piece:
+            space = byte in b" \t\n\v\f\r"
+            n_words += counts and not space and not inside
+            inside = not space
+    return n_bytes, n_words
+
+
+def per_text(perplexity, n_tokens, n_bytes, n_words):
+    if min(n_tokens, n_bytes, n_words) < 1:
+        raise ValueError("each count must be 1 or more")
+    nats = n_tokens * math.log(perplexity)
+    per_word = nats / n_words
+    return math.log2(perplexity), math.exp(per_word) if per_word < 709.78 else math.inf
