@@ -1,5 +1,8 @@
 """Perplexity on models whose probabilities are known."""
 
+import codecs
+import contextlib
+import io
 import math
 
 import pytest
@@ -78,6 +81,15 @@ def test_bos_replaces_each_windows_first_token_only(tiny_gguf):
     expected[:, 0] = 262
     assert torch.equal(torch.cat(seen), expected)
     assert torch.equal(tokens, torch.arange(40))
+
+
+@pytest.mark.parametrize(("n_ctx", "printed"), [(32, 19.1277), (64, 12.4772), (96, 18.2102)])
+def test_the_zen_of_python_as_llama_perplexity_reads_it(smollm2, n_ctx, printed):
+    """Question 9 prints these figures; llama-perplexity of llama.cpp 0c1e57098, SmolLM2 converted to F32."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        import this
+    zen = smollm2.tokenizer.encode(codecs.decode(this.s, "rot13"))
+    assert perplexity(smollm2, zen, n_ctx).value == pytest.approx(printed, rel=2e-5)
 
 
 def test_runs_without_gradients_and_reports_progress(monkeypatch):
