@@ -44,6 +44,7 @@ TEST_SECONDS = 5.0
 CELL_SECONDS = 240
 EXPERIMENT = "experiment"
 HINTS = 3
+FENCED_WIDTH = 104  # what a notebook shows unbroken on a screen of 1440 points
 SAMPLES = ("strong", "middling", "weak")
 _STUBS = "# YOUR CODE HERE\nraise NotImplementedError()\nYOUR ANSWER HERE"  # nbgrader's, in place of a solution
 _TELLING = 8  # characters from which on a line is looked for inside other lines too
@@ -76,7 +77,16 @@ def check_release(
     problems = check_drift(names, source_dir=source_dir, course_dir=course_dir)
     if assignments is None:
         problems += check_strays(source_dir=source_dir, course_dir=course_dir)
-    gates = [check_leaks, check_blanks, check_tests, check_exercises, check_rubric, check_card, check_experiment]
+    gates = [
+        check_leaks,
+        check_blanks,
+        check_tests,
+        check_exercises,
+        check_rubric,
+        check_card,
+        check_width,
+        check_experiment,
+    ]
     gates += [check_run] if run else []
 
     def check(name: str) -> list[str]:
@@ -192,6 +202,20 @@ def check_card(question: Question) -> list[str]:
     except CardError as error:
         return [question.problem(None, str(error))]
     return []
+
+
+def check_width(question: Question) -> list[str]:
+    """Find lines of drawings, contracts and hints that are so long that JupyterLab breaks them."""
+    return [
+        question.problem(
+            cell, f"a line between ``` has {len(line)} characters, more than {FENCED_WIDTH}: {line.strip()}"
+        )
+        for cell in question.source.cells
+        if cell.cell_type == "markdown"
+        for block in re.findall(r"^```.*?^```", cell.source, re.DOTALL | re.MULTILINE)
+        for line in block.splitlines()
+        if len(line) > FENCED_WIDTH
+    ]
 
 
 def check_experiment(question: Question) -> list[str]:

@@ -196,8 +196,8 @@ import torch
 #
 #   value    low            0                       high
 #            ├────┬────┬────┼────┬────┬── ··· ──┬────┤
-#   code     0    1    2    │                        2^bits − 1        2^bits codes, 2^bits − 1 steps
-#                           zero_point                                 0 is one of the grid points, exactly
+#   code     0    1    2    │                        2^bits − 1     2^bits codes, 2^bits − 1 steps
+#                           zero_point                              0 is one of the grid points
 # ```
 #
 # | | |
@@ -1516,7 +1516,7 @@ def bits_needed(x, limit, decibels):
 # grid_point = (limit / largest) * clamp(round(x * largest / limit), -largest, largest)
 # squares = (x - grid_point) ** 2 / sum(x ** 2)
 # rounded, clipped = sum of squares where abs(x) <= limit, sum of the others
-# ratio = -10 * log10(rounded + clipped)                           # the first number of bits that reaches the target
+# ratio = -10 * log10(rounded + clipped)     # the first number of bits that reaches the target
 # ```
 #
 # </details>

@@ -264,7 +264,8 @@ def unpack_scales_mins(packed):
 # row0 = sc[..., :4] + 64 * (sc[..., 4:] // 16)
 # row1 = the same of m
 # row2 = sc[..., 4:] % 16 + 16 * (m[..., 4:] % 16)
-# # back: sc = join(row0 % 64, row2 % 16 + 16 * (row0 // 64)), m = join(row1 % 64, row2 // 16 + 16 * (row1 // 64))
+# # back: sc = join(row0 % 64, row2 % 16 + 16 * (row0 // 64))
+# #       m = join(row1 % 64, row2 // 16 + 16 * (row1 // 64))
 # ```
 #
 # </details>
@@ -475,7 +476,8 @@ def q4_k_dequantize(data, sc, m):
 # lows = (half_of_ql shifted by 0 and 4) masked with 15       # (..., 2, 2, 64)  →  (..., 256)
 # tops = (half_of_qh shifted by 0, 2, 4, 6) masked with 3     # (..., 2, 4, 32)  →  (..., 256)
 # value = (d * signed_scales)[..., element // 16] * (lows + 16 * tops - 32)
-# # Q4_K: nibbles as (..., 4, 2, 32)  →  (..., 8, 32), times (d * sc)[..., None], minus (dmin * m)[..., None]
+# # Q4_K: nibbles as (..., 4, 2, 32)  →  (..., 8, 32)
+# #       times (d * sc)[..., None], minus (dmin * m)[..., None]
 # ```
 #
 # </details>
@@ -665,10 +667,10 @@ points.earned
 # becomes Q5_1, and Q6_K becomes Q8_0, all in blocks of 32; where they are no multiple of 32 either, the tensor becomes F16.
 #
 # ```
-# use_more_bits  layer, n_layer: int                                 →  bool
+# use_more_bits  layer, n_layer: int                           →  bool
 # tensor_types   shapes: dict of GGUF names to (rows, columns) or (n,)
-#                mix: "Q4_K_S" or "Q4_K_M"                           →  dict of the same names to types
-# file_size      shapes; types: dict as tensor_types returns it      →  n_bytes: int, bits_per_weight: float
+#                mix: "Q4_K_S" or "Q4_K_M"                     →  dict of the same names to types
+# file_size      shapes; types as tensor_types returns them    →  (n_bytes: int, bits_per_weight: float)
 # ```
 #
 # | | |
@@ -1294,7 +1296,8 @@ def q4_k_fields(x, scale, minimum):
 # numbers = (scale * (63 / largest)).round(), 0 where largest is 0
 # half = (largest / 63) as float16
 # grid_step = half as float32 * numbers                                    # (n_blocks, 8)
-# codes = ((x as (n_blocks, 8, 32) + grid_offset) / grid_step).round(), limited to 0 … 15, 0 where grid_step is 0
+# codes = ((x as (n_blocks, 8, 32) + grid_offset) / grid_step).round()
+# # limited to 0 … 15, and 0 where grid_step is 0
 # ```
 #
 # </details>
@@ -1412,8 +1415,8 @@ for seed in (218, 220):
 # versions of it, of the same number of bytes.
 #
 # ```
-# importance  batches: list of float32 (tokens, columns)           →  float32 (columns,)
-# two_errors  w, w_hat: float32 (rows, columns); batches as above  →  weight_error: float, output_error: float
+# importance  batches: list of float32 (tokens, columns)      →  float32 (columns,)
+# two_errors  w, w_hat: float32 (rows, columns); batches      →  (weight_error, output_error), floats
 # ```
 #
 # | | |

@@ -394,7 +394,8 @@ def compare_logits(base, other, targets):
 # terms = where p is 0: 0, else p * (lp - lq)
 # kl = terms summed over the vocabulary                # (n,)
 # change = exp(lq at target) - exp(lp at target)       # (n,)
-# summary = mean and 99th percentile of kl, mean of (argmax == argmax), sqrt of mean square of change, percentiles of change
+# summary = mean and 99th percentile of kl, mean of (argmax == argmax),
+#           sqrt of mean square of change, percentiles of change
 # ```
 #
 # </details>

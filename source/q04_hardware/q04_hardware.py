@@ -447,7 +447,7 @@ for name, w, x in (
 # Without VNNI an x86 CPU takes three instructions, and the first of them can saturate:
 #
 # ```
-# VPMADDUBSW    a₀·b₀ + a₁·b₁  →  clamped to int16      a₂·b₂ + a₃·b₃  →  clamped to int16      a: u8, b: s8
+# VPMADDUBSW    a₀·b₀ + a₁·b₁  →  clamped to int16     a₂·b₂ + a₃·b₃  →  the same     a: u8, b: s8
 # VPMADDWD      the two int16 (times 1 each)  →  their sum, int32
 # VPADDD        acc + that sum  →  int32, wraps around
 # ```
@@ -1305,9 +1305,11 @@ def best(checkpoints, target, bound):
 # <details><summary>Hint 3: almost the code</summary>
 #
 # ```python
-# candidates = [t for t in multiplies if t not in no_kernel and weights in HOLDS[t] and activations in HOLDS[t]]
+# candidates = [t for t in multiplies
+#               if t not in no_kernel and weights in HOLDS[t] and activations in HOLDS[t]]
 # type = the candidate with the smallest (bits, is the other family)
-# feed = "as they are" unless INT8 meets "u8 × s8..."; there "sign" for INT8 weights in int16 pairs, else "offset"
+# feed = "as they are" unless INT8 meets "u8 × s8...";
+#        there "sign" for INT8 weights in int16 pairs, else "offset"
 #
 # best: the smallest (weight bits, math bits), or that pair turned round
 # ```

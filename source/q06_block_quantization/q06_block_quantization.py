@@ -257,7 +257,7 @@ def q8_0_dequantize(data):
 # scale = peak / 127
 # inverse = torch.where(scale == 0, 0, 1 / scale)
 # codes = half_away(groups * inverse).to(torch.int8)
-# result = torch.cat([bytes_of(scale.half()), bytes_of(codes)], dim=-1)     # then join the last two dimensions
+# result = torch.cat([bytes_of(scale.half()), bytes_of(codes)], dim=-1)  # then join the last two dims
 # # decoding: split 2 | 32 bytes, view them as float16 and int8, multiply in float32
 # ```
 #

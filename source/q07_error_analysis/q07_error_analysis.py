@@ -721,7 +721,7 @@ for name, (w, settings) in cases.items():
 # Ŵ is judged without running the layer again.
 #
 # ```
-# second_moment  batches: list of float32 (..., n)       →  float64 (n, n): H = 1/T Σ_t x_t x_tᵀ over all tokens
+# second_moment  batches: list of float32 (..., n)       →  float64 (n, n): H = 1/T Σ_t x_t x_tᵀ
 # output_error   dw: float32 (rows, n), h: (n, n)        →  float: tr(ΔW H ΔWᵀ)
 # pick           w, candidates, h                        →  (int, int)
 #
@@ -1225,8 +1225,8 @@ for seed, gain, length in ((710, 1.0, 20), (711, 1.6, 7), (712, 0.7, 33)):
 #
 # ```
 # D(δ) ≈ ½ δᵀ F δ        D(δ_1 + δ_2)  ≈  D(δ_1) + D(δ_2)  +  δ_1ᵀ F δ_2
-#                                         └── additive ───┘     └─ cross term: about 0 for unrelated errors,
-#                                                                  not 0 for errors with a common part
+#                                         └── additive ───┘     └─ cross term: about 0 for unrelated
+#                                                                errors, not for a common part
 # ```
 #
 # Two forecasts of the damage of all swaps together follow, neither of which runs the model again:
@@ -1238,7 +1238,7 @@ for seed, gain, length in ((710, 1.0, 20), (711, 1.6, 7), (712, 0.7, 33)):
 #
 # ```
 # forecast  base     float32 (T, V)                 logits of the untouched model
-#           singles  dict: name → float32 (T, V)    logits with this tensor alone swapped; two names or more
+#           singles  dict: name → float32 (T, V)    logits with this tensor alone swapped; 2 names or more
 #                    →  {"additive": float, "superposed": float, "pair": (name, name)}
 #
 # verdict   base, singles, joint: float32 (T, V), tolerance: float

@@ -526,7 +526,7 @@ points.earned
 # *7 minutes, 5 points: 2 for the inputs, 3 for the targets*
 #
 # ```
-# llama_windows   ids: int64 (n,), n_ctx: int, bos: int or None  →  (inputs, targets), both int64 (W, n_ctx)
+# llama_windows   ids: int64 (n,), n_ctx: int, bos: int or None  →  (inputs, targets), int64 (W, n_ctx)
 #
 # ids            10 11 12 13 14 15 16 17 │ 18 19 20 21 22 23 24 25 │ 26 27 28       n = 19, n_ctx = 8
 #
@@ -1228,7 +1228,8 @@ def divergence(base, other):
 #
 # ```python
 # x, y = deviations of other and base from their means
-# spread = lambda a, b: sqrt(max(0, sum((a * x - b * y) ** 2) / (n - 1)) / n)     # expands to the table's sum
+# # this expands to the table's sum:
+# spread = lambda a, b: sqrt(max(0, sum((a * x - b * y) ** 2) / (n - 1)) / n)
 # # "log ratio se" = spread(1, 1), "difference se" = spread(P, p)
 # kl = where(p is 0, 0, p * (ln p - ln q)) summed over the last dimension
 # ```
@@ -1519,7 +1520,8 @@ def conventions(losses, n_words):
 # i = all tokens in whole windows of `length`;  c = i % length
 # keep c >= 1               # or c >= length // 2 + 1 for the second half
 # exp(mean of table[i, c])
-# # per word: token i >= C belongs to the window that starts at (i // half - 1) * half; tokens below C to window 0
+# # per word: token i >= C belongs to the window that starts at (i // half - 1) * half;
+# #           tokens below C to window 0
 # exp(sum of table[i, i - start of i] over i = 1 ... n - 1, divided by n_words)
 # ```
 #

@@ -1149,7 +1149,7 @@ points.earned
 # **token**, over runs of channels. The newest tokens stay in float. You return what the query of the newest token finds in the cache:
 #
 # ```
-# kivi_cache  k, v: (..., T, D), bits, group, window  →  k̂, v̂: (..., T, D)        old = max(T − window, 0)
+# kivi_cache  k, v: (..., T, D), bits, group, window  →  k̂, v̂: (..., T, D)     old = max(T − window, 0)
 #
 #          keys: T = 6, D = 4, group = 2, window = 1     values, the same
 #         ┌───┬───┬───┬───┐                              ┌───────┬───────┐
@@ -1393,13 +1393,14 @@ points.earned
 # arithmetic: whatever the distribution, how many values can be so far out? The second you check by splitting the error of the output in two:
 #
 # ```
-# largest_share    sigmas > 0                        →  a fraction: how many values of any data whatever can
-#                                                       lie that many standard deviations or more from the mean
-# clip_errors      x, w, percentile, bits            →  (rounding, clipping, total) in percent
-# best_percentile  x, w, percentiles: list, bits     →  the one with the smallest total
+# largest_share    sigmas > 0                      →  a fraction: how many values of any data whatever
+#                                                     can lie that many standard deviations or more
+#                                                     from the mean
+# clip_errors      x, w, percentile, bits          →  (rounding, clipping, total) in percent
+# best_percentile  x, w, percentiles: list, bits   →  the one with the smallest total
 #
-#      c = percentile of abs(x) over the whole tensor               L = 2^(bits − 1) − 1 steps each side
-#      x̂ = s · clamp(round(x / s), −L, L),   s = c / L              one scale per tensor; w stays in float
+#      c = percentile of abs(x) over the whole tensor         L = 2^(bits − 1) − 1 steps each side
+#      x̂ = s · clamp(round(x / s), −L, L),   s = c / L        one scale per tensor; w stays in float
 #
 #                        ┌ where abs(x) ≤ c: rounding
 #      E = x̂ − x ────────┤                              each:  100 · norm(E_part wᵀ) / norm(x wᵀ)

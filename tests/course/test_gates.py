@@ -203,6 +203,14 @@ def test_exercise_that_lacks_something_is_found(sample_course, old, new, message
     assert message in found
 
 
+def test_a_drawing_that_would_be_broken_is_found(sample_course):
+    drawing = "How many bits\n#\n# ```\n# {}\n# ```\n#"
+    (found,) = problems(gates.check_width, sample_course, "How many bits", drawing.format("─" * 105))
+    assert "a line between ``` has 105 characters, more than 104: ──" in found
+    replace(path_of(sample_course, "source", ".py"), "─" * 105, "─" * 104)
+    assert gates.check_width(load(sample_course)) == []
+
+
 def test_hidden_tests_may_stand_in_a_block(sample_course):
     old = 'assert ones(2**80 - 1) == 80, "every digit of 2**80 - 1 is a one"'
     visible, hidden = "with points.part(1, 'one'):\n    assert ones(1) == 1\n", f"    {old}"
