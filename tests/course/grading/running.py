@@ -93,13 +93,11 @@ def finish(process: subprocess.Popen) -> tuple[int, str]:
 
 
 @contextlib.contextmanager
-def in_the_middle(course: Path, *arguments: str, paused: bool = False) -> Iterator[subprocess.Popen]:
-    """`course grade`, once some submissions are recorded and more are to come; `paused`: until it gets SIGCONT."""
+def in_the_middle(course: Path, *arguments: str) -> Iterator[subprocess.Popen]:
+    """`course grade`, once some submissions are recorded and more are to come."""
     process = course_command(course, "grade", *arguments)
     try:
         wait_for(lambda: len(stamped(course)) >= 4, process)
-        if paused:
-            process.send_signal(signal.SIGSTOP)
         assert len(stamped(course)) < len(STUDENTS)
         yield process
     finally:
