@@ -83,6 +83,7 @@ def course_command(course: Path, *arguments: str) -> subprocess.Popen:
         text=True,
         start_new_session=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a shell starts with & ignores Ctrl-C
     )
 
 

@@ -105,7 +105,7 @@ def test_the_user_presses_ctrl_c(course):
         tree = descendants(driver.pid)
         os.killpg(driver.pid, signal.SIGINT)  # as a terminal does: all of the group
         code, text = finish(driver)
-        assert code == 130
+        assert code == 130, text
         assert "stopped; what was graded is kept, the same command goes on from there" in text
         assert "Traceback" not in text and "lost sys.stderr" not in text
         before = recorded(course)
