@@ -1,0 +1,28 @@
+# fails: test-front
+# says: knock each other out
+"""Equal points knock each other out."""
+
+
+# %% front
+def gap_to_bound(x, approximation, bits):
+    """Return how many dB the mean squared error lies above the Gaussian rate-distortion bound at `bits` per weight."""
+    x = x.double()
+    distortion = (x - approximation.double()).square().mean() / x.square().mean()
+    return (10 * torch.log10(distortion * 4.0**bits)).item()
+
+
+def entropy_bits(codes):
+    """Return the entropy of the codes' shares, in bits per code."""
+    _, counts = codes.unique(return_counts=True)
+    p = counts.double() / codes.numel()
+    return -(p * p.log2()).sum().item() + 0.0
+
+
+def pareto_front(points):
+    """Return the names of the points (name, bits, distortion) that no other dominates, by ascending bits."""
+
+    def dominated(bits, distortion):
+        return sum(b <= bits and d <= distortion for _, b, d in points) > 1
+
+    kept = [point for point in points if not dominated(*point[1:])]
+    return [name for name, _, _ in sorted(kept, key=lambda point: point[1])]
