@@ -104,40 +104,30 @@ lloyd_max_errors = [0.3634, 0.1175, 0.03454, 0.009497, 0.002499]
 gaps = [10 * math.log10(d) + 20 * math.log10(2) * b for b, d in enumerate(lloyd_max_errors, 1)]
 axes.plot(range(1, 6), gaps, "s--", color="grey", label="Lloyd–Max, no blocks (J. Max, 1960)")
 axes.axhline(1.53, color="grey", ls=":", lw=1)
-axes.text(6.9, 1.6, "entropy-coded uniform, many bits: 1.53", ha="right", fontsize=8.5)
-shifts = {"IQ4_NL": (6, 4), "Q4_0": (6, -3), "Q4_K": (6, -9), "Q4_1": (6, 2), "IQ4_XS": (-40, -3)}
-for qtype in (
-    "Q2_K",
-    "IQ2_S",
-    "Q3_K",
-    "IQ3_S",
-    "MXFP4",
-    "IQ4_XS",
-    "NVFP4",
-    "Q4_0",
-    "IQ4_NL",
-    "Q4_K",
-    "Q4_1",
-    "Q5_K",
-    "Q6_K",
-):
+axes.text(7.1, 1.62, "entropy-coded uniform, many bits: 1.53", ha="right", fontsize=8.5)
+shifts = {"IQ4_NL": (6, 4), "Q4_K": (6, -10), "IQ4_XS": (-42, -3), "MXFP4": (-42, -3), "Q4_1": (6, -8)}
+types = "Q2_K IQ2_S Q3_K IQ3_S MXFP4 IQ4_XS NVFP4 Q4_0 IQ4_NL Q4_K Q4_1 Q5_K Q6_K".split()
+for qtype in types:
     bits, gap = qk.QTYPES[qtype].bits_per_weight, gap_of(qtype)
+    print(f"{qtype:6} {bits:.2f} bits {gap:.2f} dB", end="\n" if qtype in ("IQ3_S", "Q4_0") else "   ")
     axes.plot(bits, gap, "o", color="#3367d6", ms=5)
     axes.annotate(qtype, (bits, gap), xytext=shifts.get(qtype, (6, -3)), textcoords="offset points", fontsize=8.5)
 axes.set(
     xlabel="bits per weight, all included",
     ylabel="dB above the bound: lower is better",
     title="What formats lose to the best possible code, N(0, 1)",
-    ylim=(0, None),
+    xlim=(0.7, 7.2),
+    ylim=(0, 8.6),
 )
 axes.legend(fontsize=8.5, loc="lower right", frameon=False)
 axes.grid(alpha=0.3)
 plt.show()
 
 # %% [markdown]
-# All of 4 bits lies between 4 and 8 dB. The best of them pay for a scale per 32 weights and are back where Lloyd–Max is *without* any
-# scale. For data that really is N(0, 1) blocks buy little; they are there because real rows differ in size. Below 3 bits the
-# vector codes (IQ2, IQ3) come closest. And the bound itself is that of a *Gaussian* source: it is the hardest of its variance, others allow less error.
+# From 4.25 to 5 bits the distances run from 3.3 dB (IQ4_XS) to 8.0 dB (Q4_1): nearly a bit per weight. Lloyd–Max without any scale has 3.9 dB, so
+# that on data that really are N(0, 1) the scale of a block wins 0.6 dB in the best of them, and costs more than it wins in all others of 4 bits: blocks are there because real
+# rows differ in size. At 2.6 bits the vector code IQ2_S lies 1.4 dB below Q2_K; at 3.4 IQ3_S lies above Q3_K, since without an importance
+# matrix ggml's IQ encoders weight errors by x². And the bound is that of a *Gaussian* source, which is the hardest of its variance: others allow less error.
 
 # %% [markdown]
 # ## Background 2: a 4-bit code is sixteen places
@@ -687,8 +677,8 @@ points.earned
 # | | |
 # |:--|:--|
 # | (1), 2&nbsp;points | valid fields; zeros come back as zeros; a constant super-block of either sign, 0.05 to 1 000, within 0.2 % of the constant; a ramp that lies on a grid of 16 within 0.5 % of its largest weight; values all above zero |
-# | (2), 2&nbsp;points | equal weights: error at most 1.01 of that of ggml's Q4_K on the same numbers, which is 7.2 % on N(0, 1) |
-# | (3), 1&nbsp;point | equal weights, N(0, 1): at most 0.993 of ggml's, which is 7.08 %: fields are integers and float16 numbers, and the search takes that into account |
+# | (2), 2&nbsp;points | equal weights: error at most 1.01 of that of ggml's Q4_K on the same numbers, which has 7.1 to 7.2 % on N(0, 1) |
+# | (3), 1&nbsp;point | equal weights, N(0, 1): at most 0.993 of ggml's: fields are integers and float16 numbers, and the search takes that into account |
 # | (4), 2&nbsp;points | weights that are the importance of columns: weighted error at most 1.04 of ggml's with that importance |
 # | Weights | ≥ 0, a positive one in every sub-block |
 # | Margins | when every step is right, and the two levels are simply rounded one after the other, (2) comes out at 1.00; one refinement of the stored numbers reaches 0.985. min-max has 1.10 |
@@ -1583,10 +1573,9 @@ with points.part(1, "gap_to_bound"):
     ### END HIDDEN TESTS
 
 
-def entropy(codes, log=math.log2, base=None, bins=None):
-    values, counts = codes.unique(return_counts=True)
-    p = [c / codes.numel() for c in counts.tolist()]
-    return -sum(share * log(share) for share in p)
+def entropy(codes, log=math.log2):
+    shares = (codes.unique(return_counts=True)[1].double() / codes.numel()).tolist()
+    return -sum(p * log(p) for p in shares)
 
 
 def check_entropy(codes, what):
@@ -1615,7 +1604,7 @@ with points.part(1, "entropy_bits"):
     ### END HIDDEN TESTS
 
 
-def front(given, strict=False, by_bits=False):
+def front(given, strict=False):
     def beaten(i, bits, distortion):
         for j, (_, b, d) in enumerate(given):
             if strict == "both" and b < bits and d < distortion:
@@ -1630,16 +1619,24 @@ def front(given, strict=False, by_bits=False):
     return [p[0] for p in sorted(kept, key=lambda p: p[1])]
 
 
+def slope(a, b):
+    return (b[2] - a[2]) / (b[1] - a[1])
+
+
 def hull(given):
-    """The lower convex hull: a misconception."""
-    kept = []
-    for p in sorted((p for p in given if p[0] in front(given)), key=lambda p: p[1]):
-        while len(kept) > 1 and (kept[-1][2] - kept[-2][2]) * (p[1] - kept[-2][1]) >= (p[2] - kept[-2][2]) * (
-            kept[-1][1] - kept[-2][1]
-        ):
+    """The lower convex hull of the front; of equal points the first."""
+    names, kept = front(given), []
+    different = {p[1:]: p for p in reversed(given) if p[0] in names}
+    for p in sorted(different.values(), key=lambda p: p[1]):
+        while len(kept) > 1 and slope(kept[-2], kept[-1]) >= slope(kept[-1], p):
             kept.pop()
         kept.append(p)
     return [p[0] for p in kept]
+
+
+def best_per_bits(given):
+    least = {bits: min(d for _, b, d in given if b == bits) for _, bits, _ in given}
+    return [name for name, bits, d in sorted(given, key=lambda p: p[1]) if d == least[bits]]
 
 
 def check_front(given, what):
@@ -1651,9 +1648,8 @@ def check_front(given, what):
         "the names are not in the order of bits": [p[0] for p in given if p[0] in expected],
         "the names are by descending bits": expected[::-1],
         "more distortion is taken for better": front([(n, b, -d) for n, b, d in given]),
-        "the best per number of bits are kept, dominated or not": front([(n, b, d) for n, b, d in given if d == min(
-            e for _, c, e in given if c == b)], "both"),
-    }  # fmt: skip
+        "the best per number of bits are kept, dominated or not": best_per_bits(given),
+    }
     clue = next((f"{text}; " for text, names in clues.items() if got == names), "")
     assert got == expected, f"{what}: {clue}got {got}, expected {expected}"
 
@@ -1679,8 +1675,11 @@ points.earned
 # %% [markdown]
 # ## Experiment: is your format worth a name?
 #
-# Uses all six exercises. The candidate format is **T425**: 256 weights as 8 · 32, codes into a table of your (b), a 6-bit scale of either sign for each 32, one float16 for the 256. By
-# your (a) that is 4 + 48/256 + 16/256 = 4.25 bits. Beside it: your two-level encoder (c), NVFP4 with a scale of the tensor by your (d), and ggml's own types. None of this is graded.
+# Uses all six exercises; none of this is graded. The format on trial is **T425**: 256 weights as 8 · 32, codes into a table of your (b), a
+# 6-bit scale of either sign for each 32, one float16 for the 256. By your (a) that is 4 + 48/256 + 16/256 = 4.25 bits. Its layout is
+# IQ4_XS's; new are the table and the encoder. So beside it stand IQ4_XS from ggml's encoder and IQ4_XS from yours
+# ("IQ4_XS by (b)": your encoder, ggml's table), which tell the table's part from the encoder's. Further your two-level encoder (c), and NVFP4 with a
+# scale for the tensor by your (d).
 #
 # **First: three sources.** N(0, 1), Laplace, and the course model's matrices (a Llama of 8 layers that the course trained itself). T425's table is
 # fitted on other samples than those it is measured on: another seed; for the model the layers 0–3, measured on the layers 4–7.
@@ -1693,6 +1692,7 @@ import torch
 
 import quant_kernels as qk
 from course.fetch import fetch
+from quant_kernels.formats.iq4 import VALUES
 
 E2M1_VALUES = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
 E2M1_VALUES = torch.cat([E2M1_VALUES, -E2M1_VALUES])
@@ -1770,6 +1770,7 @@ for source, (x, train) in sources.items():
     tables[source] = fit_table(train)
     results = {t: (qk.QTYPES[t].bits_per_weight, qk.dequantize(qk.quantize(x, t), t)) for t in types}
     results["T425"] = (t425_bits, t425(x, tables[source]))
+    results["IQ4_XS by (b)"] = (t425_bits, t425(x, VALUES.float()))
     results["two levels, (c)"] = (4.5, two_level(x))
     results["NVFP4, scaled"] = (4.5, nvfp4(x, x.abs().max().item() / (6 * 448)))
     found[source] = {
@@ -1782,25 +1783,39 @@ for source, (x, train) in sources.items():
     gap = gap_to_bound(x, step * uniform_codes, rate)
     found[source]["uniform, entropy"] = (rate, 100 * 10 ** ((gap - 20 * math.log10(2) * rate) / 20), gap)
 
-print(f"{'relative error % (dB above the Gaussian bound)':26}", *(f"{source:>26}" for source in sources))
-for name in [*types, "T425", "two levels, (c)", "NVFP4, scaled", "uniform, entropy"]:
-    cells = (f"{found[s][name][0]:5.2f} b {found[s][name][1]:6.2f} % ({found[s][name][2]:4.2f} dB)" for s in sources)
-    print(f"{name:46}", *(f"{cell:>26}" for cell in cells))
+print(f"{'':15}{'bits':>5}", *(f"{source:>25}" for source in sources))
+for name in [*types, "T425", "IQ4_XS by (b)", "two levels, (c)", "NVFP4, scaled"]:
+    cells = (f"{found[source][name][1]:6.2f} % {found[source][name][2]:5.2f} dB" for source in sources)
+    print(f"{name:15}{found['N(0, 1)'][name][0]:5.2f}", *(f"{cell:>25}" for cell in cells))
+print("relative error, and its distance to the Gaussian bound\n\nEqually spaced levels, σ/4 apart, entropy coded:")
+for source in sources:
+    rate, error, gap = found[source]["uniform, entropy"]
+    print(f"{source:26} {rate:.2f} bits {error:6.2f} % {gap:5.2f} dB")
 
 # %% tags=["experiment"]
-figure, panels = plt.subplots(3, 1, figsize=(7.5, 12), sharex=True)
+figure, panels = plt.subplots(3, 1, figsize=(7.5, 13), sharex=True)
+mine = ("T425", "IQ4_XS by (b)", "two levels, (c)")
+shifts = {
+    "T425": (-6, -9),
+    "IQ4_XS": (-6, 2),
+    "MXFP4": (-6, -3),
+    "IQ4_XS by (b)": (6, -7),
+    "two levels, (c)": (6, -9),
+    "Q4_K": (6, -1),
+    "IQ4_NL": (6, -1),
+}
 for axes, (source, results) in zip(panels, found.items()):
     kept = pareto_front([(name, bits, error) for name, (bits, error, _) in results.items() if "entropy" not in name])
-    axes.plot([results[n][0] for n in kept], [results[n][2] for n in kept], color="#9aa0a6", lw=1, zorder=0)
-    mine = ("T425", "two levels, (c)", "NVFP4, scaled")
+    axes.plot([results[name][0] for name in kept], [results[name][2] for name in kept], color="#9aa0a6", lw=1, zorder=0)
     for name, (bits, _, gap) in results.items():
+        if name == "NVFP4, scaled":  # hides NVFP4
+            continue
         colour = "#c5221f" if name in mine else "#188038" if "entropy" in name else "#3367d6"
         axes.plot(bits, gap, "o", color=colour, ms=5)
-        left = name in ("MXFP4", "IQ4_XS", "T425")
-        text, place = name + (" *" if name in kept else ""), (-6 if left else 6, -3)
-        axes.annotate(
-            text, (bits, gap), xytext=place, textcoords="offset points", fontsize=8.5, ha="right" if left else "left"
-        )
+        place = shifts.get(name, (6, -3))
+        text = name + (" *" if name in kept else "")
+        side = "right" if place[0] < 0 else "left"
+        axes.annotate(text, (bits, gap), xytext=place, textcoords="offset points", fontsize=8.5, ha=side)
     axes.axhline(0, color="black", lw=1)
     axes.text(6.9, 0.12, "Gaussian bound", ha="right", fontsize=8.5)
     axes.set(
@@ -1814,20 +1829,35 @@ panels[-1].set_xlabel("bits per weight, all included")
 plt.show()
 
 # %% [markdown]
-# READ1
+# How to read it; two cores of a server CPU gave the figures, and other machines give the same ones.
+#
+# - **The layout, the table, the encoder.** T425 has 3 % less error than ggml's IQ4_XS on N(0, 1), 7.44 to 7.66, at the same 4.25 bits. But
+#   IQ4_XS by (b), ggml's own table with your encoder, has 7.40. The gain is the encoder's: ggml's minimises an error that is weighted
+#   by x², yours the plain one that is measured here.
+# - **Fitted is not optimal.** On N(0, 1) and on the model the fitted table is 0.4 % *worse* than ggml's. Lloyd–Max was given samples divided by their block's
+#   extreme, each block counting alike; the encoder then chooses other scales, and large blocks count more. On Laplace the fit wins 3.5 %
+#   (8.60 to 8.30): there the shape differs.
+# - **Blocks pay on Laplace.** There T425 with 4.25 bits has less error than every 4.5-bit format, your (c) included: a grid that is dense near zero
+#   suits a peaked source. Equal steps with a minimum (Q4_K) suit N(0, 1).
+# - **FP4.** NVFP4 beats Q4_0 on Laplace (9.25 to 10.73) and loses on N(0, 1) and on this model (9.50 to 8.65). A scale for the whole tensor changes nothing: E4M3 has
+#   range enough for these matrices.
+# - **The bound.** The best scalar blocks are 3 dB off at 4.25 bits. The entropy-coded uniform quantizer has as little error at 4.05 bits, without any scale
+#   and 1.6 dB off, but with codes of variable length. On Laplace it stands 0.9 dB above the *Gaussian* bound: Laplace's own bound is lower.
+# - The front is one of error over bits; drawn as distance to the bound it may rise and fall.
 
 # %% [markdown]
 # **Second: what the model says.** All 56 matrices of the layers go to one format; the embeddings stay as they are. KL divergence from the unquantized model, in nats per
-# token, over 4 windows of 512 tokens of Python's language reference. T425 has one table for the whole model, fitted on a sample of all layers' weights (the specification would print it). Then your (c) once
+# token, over 8 windows of 512 tokens of Python's language reference. T425 has one table for the whole model, fitted on a sample of all layers' weights (the specification would print it). Then your (c) once
 # more, with the importance of columns, E x², from 4 windows of another text, numpy's docstrings.
 
 # %% tags=["experiment"]
 import torch.nn.functional as F
+from rich.progress import track
 
 from course.texts import calibration_text, evaluation_text
 from quant_kernels.methods.linears import calibrate
 
-windows = torch.tensor(model.tokenizer.encode(evaluation_text()[:30000])[:2048]).reshape(4, 512)
+windows = torch.tensor(model.tokenizer.encode(evaluation_text()[:60000])[: 8 * 512]).reshape(8, 512)
 calibration = torch.tensor(model.tokenizer.encode(calibration_text()[:30000])[:2048]).reshape(4, 512)
 importance = {}
 calibrate(
@@ -1849,21 +1879,38 @@ ways = {
 }
 ways["NVFP4, scaled"] = lambda name, w: nvfp4(w, w.abs().max().item() / (6 * 448))
 ways["T425"] = lambda name, w: t425(w, table)
+ways["IQ4_XS by (b)"] = lambda name, w: t425(w, VALUES.float())
 ways["two levels, (c)"] = lambda name, w: two_level(w)
 ways["(c), importance"] = lambda name, w: two_level(w, torch.stack(importance[name]).mean(0).expand_as(w))
-print(f"{'format':18}{'bits':>6}{'weight error':>14}{'KL divergence':>16}{'± s.e.':>10}")
 energy = sum(w.square().sum() for w in matrices.values())
-for label, way in ways.items():
+errors, divergences = {}, {}
+for label, way in track(ways.items(), "ten encoders", transient=True):
     changed = {name: way(name, w) for name, w in matrices.items()}
-    error = 100 * (sum((changed[name] - w).square().sum() for name, w in matrices.items()) / energy).sqrt()
-    divergence = F.kl_div(log_probabilities(changed), truth, reduction="none", log_target=True).sum(-1)
-    bits = qk.QTYPES[label].bits_per_weight if label in qk.QTYPES else t425_bits if label == "T425" else 4.5
-    print(
-        f"{label:18}{bits:6.2f}{error:12.2f} %{divergence.mean():16.4f}{divergence.std() / len(divergence) ** 0.5:10.4f}"
+    errors[label] = 100 * (sum((changed[name] - w).square().sum() for name, w in matrices.items()) / energy).sqrt()
+    divergences[label] = F.kl_div(log_probabilities(changed), truth, reduction="none", log_target=True).sum(-1)
+
+print(f"{'format':18}{'bits':>6}{'weight error':>14}{'KL divergence':>15}{'minus IQ4_XS, paired':>25}")
+for label, divergence in divergences.items():
+    bits = (
+        qk.QTYPES[label].bits_per_weight if label in qk.QTYPES else 4.25 if label in ("T425", "IQ4_XS by (b)") else 4.5
     )
+    more = divergence - divergences["IQ4_XS"]
+    paired = "" if label == "IQ4_XS" else f"{more.mean():+.4f} ± {more.std() / len(more) ** 0.5:.4f}"
+    print(f"{label:18}{bits:6.2f}{errors[label]:12.2f} %{divergence.mean():15.4f}{paired:>25}")
 
 # %% [markdown]
-# READ2
+# What we measured (two cores of a server CPU; the interval is 2 of the printed standard errors, over tokens, differences paired token by token):
+#
+# - T425 has 3 % *less* weight error than ggml's IQ4_XS, and 8 % *more* KL divergence, 0.0155 to 0.0143, a difference of 0.0012 ± 0.0006. With ggml's table the same encoder
+#   has the same weight error and 0.0141.
+# - So two encodings of one layout whose weight errors differ by 0.4 % lie 9 % apart in KL divergence. Which way each of 6.8 million roundings falls
+#   is a draw; its effect on the output is larger than that of 1 % of weight error, and it is *not* in the standard error over tokens. One draw decides nothing here: repeat with
+#   other tables and models, or minimise the error that the layers' outputs see (question 7).
+# - (c) against ggml's Q4_K: 1.6 % less error in the weights, KL divergence 0.0128 to 0.0130: nothing to see. With importance the weights' error *rises* by 4 %, and KL divergence
+#   falls to 0.0123: this is the error that counts.
+# - Differences of layout are visible: MXFP4 0.039, NVFP4 0.025, Q4_0 0.018.
+#
+# The verdict is in these lines: a better table for 4.25 bits has shown no advantage on this model, and what helped (an encoder's objective) needs no new format.
 
 # %% [markdown]
 # **Third: a file, there and back.** Your (d) makes MXFP4, packed as ggml packs it; your (e) writes and reads it; `gguf`, which knows nothing of you, decodes the payload.
@@ -1901,12 +1948,12 @@ except ValueError as refusal:
 # === BEGIN MARK SCHEME ===
 #
 # **Look for:** the rate with everything (scales, tables, padding); same encoder effort; samples that the table was not fitted on. Bound at R bits: −6.02·R dB. Q4_0: 8.60 % = 21.3 dB at 4.5 bits, bound 27.1: gap 5.8 dB. 7.4 % = 22.6 dB: gap 4.5 dB *if* it takes 4.5 bits;
-# at 4.25 bits 3.0, no: 25.6 − 22.6 = 3.0 dB, better than Lloyd–Max at 4 bits (3.86) and so surprising; at 5 bits 7.5. Where from: fixed-length scalar codes lose up to 4.35 dB (16 levels: 3.86), of which the shape of cells in one dimension is 1.53 dB and the missing entropy code the rest;
-# half a bit of scale (3 dB) buys only a little on independent Gaussians; encoder: absmax versus search (Q4_0 8.60 → about 8.1 with the same bits). Remedies with limits: second level of scales saves about 0.25 bit = 1.5 dB; entropy coding at most 2.8 dB, but variable length breaks random access; vectors/trellis: up to 1.53 dB of granular gain;
+# at 4.25 bits 3.0 dB, which is what IQ4_XS's layout reaches with a good encoder (the experiment); at 5 bits 7.5, poor. Where from: fixed-length scalar codes lose up to 4.35 dB (16 levels: 3.86), of which the shape of cells in one dimension is 1.53 dB and the missing entropy code the rest;
+# half a bit of scale costs 3 dB and wins back less on independent Gaussians; encoder: absmax versus search (Q4_0's levels 8.59 → 8.09 % with exercise (b)'s model encoder, same bits). Remedies with limits: second level of scales saves about 0.25 bit = 1.5 dB; entropy coding at most 2.8 dB, but variable length breaks random access; vectors/trellis: up to 1.53 dB of granular gain;
 # error weighting. Limits: Gaussian is the hardest source of its variance; real weights; what counts is output error.
 #
 # **Strong, 7 of 7.** *"First the rate: 7.4 % at 4.25, 4.5 or 5 bits is three different results, since a bit is 6.02 dB. 8.6 % is 21.3 dB; at 4.5 bits the bound is 27.1, so Q4_0 is 5.8 dB off. 7.4 % is 22.6 dB, 4.5 off if it also costs 4.5. Is the table fitted on other samples, and is the baseline searched as hard? Q4_0's error falls to about 8.1 % with searched scales, unchanged layout.
-# Where the 4 to 6 dB go: fixed-length scalar codes are 3.9 dB off at 16 levels; 1.53 of these is the cube-shaped cell, the rest is missing entropy coding. The scale's half bit is 3 dB and gives little back on i.i.d. Gaussians. So: two-level scales, 16 to 6.5 bits, win 0.3 bit = 1.8 dB at most. Vector codes up to 1.5. Entropy codes the most, but the kernel loses fixed addresses. And real rows are not i.i.d.: Laplace-like weights have another order,
+# Where the 4 to 6 dB go: fixed-length scalar codes are 3.9 dB off at 16 levels; 1.53 of these is the cube-shaped cell, the rest is missing entropy coding. The scale's half bit is 3 dB and gives less than that back on i.i.d. Gaussians. So: two-level scales, 16 to 8 bits per 32 weights, save a quarter of a bit = 1.5 dB. Vector codes up to 1.5. Entropy codes the most, but the kernel loses fixed addresses. And real rows are not i.i.d.: Laplace-like weights have another order,
 # and I would finally judge with weighted error and KL divergence."* Rate first, the budget of the gap, limits of each remedy.
 #
 # **Middling, 4 of 7.** *"I would ask for bits per weight including scales. At 4.5 bits the Shannon bound is 27 dB, Q4_0 has 21.3 and the new one 22.6, so it gains 1.3 dB. The remainder is because scalar quantization with fixed codes is not optimal; lattices would help. I would also test on real weights."* Right, and with the bound. The gap is not divided up, the encoder is not separated from the format.
@@ -1931,11 +1978,11 @@ except ValueError as refusal:
 # === BEGIN MARK SCHEME ===
 #
 # **Look for:** objective Σ w (x − x̂)² over *stored* fields: integers, float16 numbers, codes; mixed-integer, so alternation from several starts (codes given scales: nearest; scales given codes: least squares), then neighbours of the integers and a joint refit of the super-block's floats, accept only what lowers the error, codes last. Measured: (c) with rounding only
-# 7.13 %, refined 7.01–7.03 %, ggml 7.13, min-max 7.9. Near the optimum: brute force on small cases, more starts gain < 0.1 %. Table: on a sample of many tensors, normalised as the encoder will; one table in the specification rather than one per tensor (bits, cache, kernel); report on held-out layers and another model; Gaussian-fitted on Laplace loses. Importance: same bits, weighted error
+# 7.14 %, repaired 7.03, ggml 7.14, min-max 7.9 (N(0, 1), 2 048 super-blocks). Near the optimum: brute force on small cases; five times the starts and four times the rounds of repair gain the model answer another 0.5 % (7.03 → 6.99). Table: on a sample of many tensors, normalised as the encoder will; one table in the specification rather than one per tensor (bits, cache, kernel); report on held-out layers and another model; on Laplace ggml's table has 8.60 %, the fitted one 8.30; refit at the scales that the encoder chose. Importance: same bits, weighted error
 # falls, plain error rises; calibration text apart from evaluation text; zero weights guarded. Cost: seconds per 10⁸ weights, parallel by block, deterministic.
 #
-# **Strong, 6 of 7.** *"Objective: weighted squared error of what the decoder sees, so over d (float16), sc (6 bits), codes. Exact minimisation is combinatorial; I alternate. A dozen starts per sub-block of 32, codes, least squares, keep the best. Then round to the second level, which moves every scale by up to half of 1/63 of the largest, and repair: try sc ± 1 with new codes, refit d by least squares, accept if better. On N(0, 1) that took 7.13 to 7.02 %; doubling the starts
-# changed the third digit, so I stop. The table comes from layers 0–3, each block divided by its signed extreme, and is reported on 4–7; I would repeat that on another family, since a table in the spec is forever. With importance only w changes: weighted error down, plain error up, and the calibration text must not be the test. The pitfalls are all-zero weights in a block and an importance measured on 4 windows."* Everything but the cost.
+# **Strong, 6 of 7.** *"Objective: weighted squared error of what the decoder sees, so over d (float16), sc (6 bits), codes. Exact minimisation is combinatorial; I alternate. A dozen starts per sub-block of 32, codes, least squares, keep the best. Then round to the second level, which moves every scale by up to half of 1/63 of the largest, and repair: try sc ± 1 with new codes, refit d by least squares, accept if better. On N(0, 1) that took 7.14 to 7.03 %; five times the starts
+# gave 7.00, so I stop. The table comes from layers 0–3, each block divided by its signed extreme, and is reported on 4–7; I would repeat that on another family, since a table in the spec is forever. With importance only w changes: weighted error down, plain error up, and the calibration text must not be the test. The pitfalls are all-zero weights in a block and an importance measured on 4 windows."* Everything but the cost.
 #
 # **Middling, 4 of 7.** *"For each block I try about 20 scales, pick nearest codes, least squares for the scale, and keep the one with least error. The scales are quantized to 6 bits and the codes recomputed with those. The table is Lloyd–Max on Gaussian samples, since weights are close to Gaussian. An importance matrix weights the squared error."* A sound search and codes for stored scales. No refit after rounding, no evidence of nearness, the table's data is an assumption.
 #
@@ -1963,8 +2010,8 @@ except ValueError as refusal:
 # converter, golden files, both encoders kept; new name if bytes mean something else. Not: gain under noise at equal bits (e.g. KL within its standard error), kernel slower, hardware has MXFP4/NVFP4 natively, ecosystem (converters, engines) must be bought; better encoder for an existing layout gives the gain without any new reader.
 #
 # **Strong, 7 of 7.** *"Blocks of fixed size, 136 bytes per 256, codes first and 8-byte aligned, low nibbles 0–15, high 16–31, so one load gives two registers; the table is one 16-byte shuffle, about as much work as a subtraction. A reader checks magic, version, flags, kind, shape in wide integers, size against the file's length before it allocates, CRC over everything; and refuses the rest. CRC is for rot, a signature for
-# malice. 2 880 is not a multiple of 256: padding is 4.53 instead of 4.25 bits; and with 8-way slices of 360 no block of 32 fits either, so I define the block as 32 with scales in a separate plane and shard on multiples of 32, or fall back and say so in the log. Version 2 gets a new number and golden files; readers ship a release before writers; a change in meaning gets a new kind. Would I build it? On the course model it wins
-# next to nothing over IQ4_XS at the same bits. A better encoder for Q4_K needs no reader at all. I would build only if our kernel made 4.25 bits faster than what the hardware has natively."* Layout with reasons, limits, migration, and the honest no.
+# malice. 2 880 is not a multiple of 256: padding is 4.53 instead of 4.25 bits; and with 8-way slices of 360 no block of 32 fits either, so I define the block as 32 with scales in a separate plane and shard on multiples of 32, or fall back and say so in the log. Version 2 gets a new number and golden files; readers ship a release before writers; a change in meaning gets a new kind. Would I build it? On the course model it has
+# 3 % less weight error than IQ4_XS at the same bits and no less KL divergence. A better encoder for Q4_K needs no new reader at all. I would build only if our kernel made 4.25 bits faster than what the hardware has natively."* Layout with reasons, limits, migration, and the honest no.
 #
 # **Middling, 4 of 7.** *"Header with magic, version, shape, size and CRC32, payload aligned to 32 bytes. Unknown versions are refused. Rows are padded to whole blocks, so there is some overhead for 2 880. The nibbles are split so that SIMD can load them. For version 2 we increase the number and keep the old decoder."* Sound. No figures for the padding, nothing on slices or on whether to build.
 #
@@ -1984,7 +2031,7 @@ except ValueError as refusal:
 #
 # <details><summary>A strong answer touches</summary>
 #
-# Neither always. On N(0, 1) ggml's encoders have 8.60 % for Q4_0 and 9.51 % for NVFP4, both 4.5 bits, and 11.50 % for MXFP4 at 4.25. On Laplace the order turns: NVFP4 9.28, Q4_0 10.68 (256 × 4 096 weights). E2M1 spends its levels near zero, which suits heavy
+# Neither always. In the experiment ggml's encoders have 8.60 % for Q4_0 and 9.56 % for NVFP4 on N(0, 1), both 4.5 bits, and 11.46 % for MXFP4 at 4.25. On Laplace the order turns: NVFP4 9.25, Q4_0 10.73. E2M1 spends its levels near zero, which suits heavy
 # tails and outliers; its 16 codes are 15 values. FP4's case is native hardware multiplication, activations included; arXiv 2509.23202 asks the same for real models.
 #
 # </details>
@@ -2002,7 +2049,7 @@ except ValueError as refusal:
 #
 # <details><summary>A strong answer touches</summary>
 #
-# Bits: 16 float16 numbers are 256 bits, nothing for a tensor, one bit per weight for 256. Kernel: the table must sit in registers; one per tensor is a load, one per block a disaster. Gain: between a table for N(0, 1) and one for the source itself a few percent of error. And the risk of fitting what you report. Palettization (a table per tensor or
+# Bits: 16 float16 numbers are 256 bits, nothing for a tensor, one bit per weight for 256. Kernel: the table must sit in registers; one per tensor is a load, one per block a disaster. Gain, in the experiment: 3.5 % of the error on Laplace, nothing on the model, whose weights are nearly Gaussian. And the risk of fitting what you report. Palettization (a table per tensor or
 # group, no scales) is the other end of that scale.
 #
 # </details>
@@ -2016,7 +2063,7 @@ except ValueError as refusal:
 #
 # </details>
 #
-# **5. Entropy coding would win more than 2 dB. Why does nobody ship it for weights in a kernel?**
+# **5. Entropy coding would win 1.5 dB and more. Why does nobody ship it for weights in a kernel?**
 #
 # <details><summary>A strong answer touches</summary>
 #
@@ -2053,16 +2100,16 @@ except ValueError as refusal:
 #
 # **The model answer, in five parts of three minutes.**
 #
-# 1. *The frame.* What multiplies: if the machine has FP4 units, the format is given and the work is the encoder. Otherwise decode bandwidth counts: bits per weight, then instructions per weight. The bound: 6.02 dB per bit; at 4.25 bits 25.6 dB, at 4.5 27.1. Q4_0 is 5.8 dB off, Q4_K 4.2, Lloyd–Max without blocks 3.9 at 4 bits. "So all that scalar formats can still win at this size is a few tenths of a bit."
+# 1. *The frame.* What multiplies: if the machine has FP4 units, the format is given and the work is the encoder. Otherwise decode bandwidth counts: bits per weight, then instructions per weight. The bound: 6.02 dB per bit; at 4.25 bits 25.6 dB, at 4.5 27.1. Q4_0 is 5.8 dB off, Q4_K 4.2, IQ4_XS 3.3, an entropy-coded uniform quantizer 1.6. "So all that is left to win is 1.7 dB, 0.3 bits, and that only for variable-length codes or vectors."
 # 2. *The design.* 256 = 8 · 32, sixteen levels in a table that the specification prints, 6-bit scales with a sign, one float16: 4 + 48/256 + 16/256 = 4.25. The sign turns a lopsided table to the side of the extreme, as Q4_0 does. Rows that are no multiple of 256: padding, in figures (2 880: 4.53 bits), or fall back to 32.
-# 3. *The encoder.* Minimise over what is stored. Starts, least squares, second level, repair, codes last. Table fitted on some layers, reported on others. Importance weights change the rounding, not the bits. Show: (c) 7.13 % with rounding only, about 7.02 repaired, ggml 7.13, at equal 4.5 bits and the same layout: an encoder's gain needs no new format.
+# 3. *The encoder.* Minimise over what is stored. Starts, least squares, second level, repair, codes last. Table fitted on some layers, reported on others. Importance weights change the rounding, not the bits. Show: (c) 7.14 % with rounding only, 7.03 repaired, ggml 7.14, at equal 4.5 bits and the same layout: an encoder's gain needs no new format.
 # 4. *The file.* Draw the header. What is refused and why before allocation; CRC for accidents. Kind = meaning of the bytes. Readers before writers.
-# 5. *The verdict.* The Pareto plot for three sources, the front, the bound; KL divergence with standard errors on the model. T425 lies where IQ4_XS lies, at the same bits. Therefore: do not ship a new format for 0.1 dB; ship the better encoder for an existing layout. Build it if the kernel of this accelerator decodes it measurably faster, or at 3 bits and below, where the gaps are larger.
+# 5. *The verdict.* The Pareto plot for three sources, the front, the bound; KL divergence with standard errors on the model. T425 has 0.26 dB less error than ggml's IQ4_XS on N(0, 1); so has IQ4_XS with the new encoder; and on the model neither is better by KL divergence beyond the draw of the roundings. Therefore: no new format; ship the better encoder for an existing layout, with the importance of columns in its objective. Build it if the kernel of this accelerator decodes it measurably faster, or at 3 bits and below, where the gaps are larger.
 #
 # Score the talk itself where you heard it; the samples are what candidates wrote of theirs.
 #
-# **Strong, 7 of 7.** *"I began with the kernel (one shuffle per 16 codes) and with the bound, and wrote down before measuring that a 4.25-bit scalar format cannot beat about 4 dB of distance. Then bits, drawn as a bar: codes 4, scales 0.19, float 0.06. Then the encoder, with the repair step after rounding, and that it gains as much on Q4_K's own layout. I showed the plot: on N(0, 1) my format and IQ4_XS
-# differ by some tenths of a dB, on the model by less than the standard error in KL divergence. My recommendation was not to ship it, and to take the encoder. I named what would change my mind: a machine without a byte shuffle, or a target of 3 bits. Asked for 2 880 I had 4.53 bits and the slices of 360 as an open problem."* Prediction, decision, conditions.
+# **Strong, 7 of 7.** *"I began with the kernel (one shuffle per 16 codes) and with the bound, and wrote down before measuring: IQ4_XS is 3.3 dB off at 4.25 bits, a better encoder wins 0.1 to 0.3, so I shall see 3.0 to 3.2. Then bits, drawn as a bar: codes 4, scales 0.19, float 0.06. Then the encoder, with the repair step after rounding, and that it gains as much on Q4_K's own layout. I showed the plot: 3.0 dB on N(0, 1), and 3.0 as well for IQ4_XS's own table with my
+# encoder. On the model my table came out with more KL divergence, not less, and I said why I do not believe that difference either. My recommendation was not to ship it, and to take the encoder. I named what would change my mind: a machine without a byte shuffle, or a target of 3 bits. Asked for 2 880 I had 4.53 bits and the slices of 360 as an open problem."* Prediction, decision, conditions.
 #
 # **Middling, 4 of 7.** *"I explained super-blocks and my table, then the search, showed 7.0 % at 4.5 bits against Q4_0's 8.6 %, the header of the file with version and CRC, and the Pareto plot. The format is on the front for N(0, 1). When asked I added that the model's KL divergence hardly changes."* In order and correct; compares with the weakest baseline, and the bound and the decision had to be asked for.
 #
