@@ -20,6 +20,7 @@ LANGUAGE_INFO = {
 # What nbgrader cuts out between "BEGIN x" and "END x", and the flag of the cells that may have it.
 REGIONS = {"SOLUTION": "solution", "HIDDEN TESTS": "grade", "MARK SCHEME": "task"}
 DELIMITER = re.compile(rf"\b(BEGIN|END) ({'|'.join(REGIONS)})")
+EXERCISE = re.compile(r"^#+ (Exercise [^:\n]+)", re.MULTILINE)
 _JUPYTER = {"__pycache__", ".ipynb_checkpoints"}
 
 
@@ -37,7 +38,10 @@ class Exercise:
 
 
 def read_source(path: Path) -> NotebookNode:
-    """Return the instructor's notebook of a question's text, with ids and metadata that depend on nothing else."""
+    """Return the instructor's notebook of a question's text, with ids and metadata that depend on nothing else.
+
+    Its test cells are folded: JupyterLab shows their first line, which says what they are, and a click unfolds them.
+    """
     notebook = jupytext.read(path)
     course = notebook.metadata.get("course", {})
     notebook.metadata = NotebookNode(course=course, kernelspec=KERNELSPEC, language_info=LANGUAGE_INFO)
@@ -48,6 +52,7 @@ def read_source(path: Path) -> NotebookNode:
         except ValueError as error:
             raise BuildError(f"{path.name}, cell {label(cell)}: {error}") from None
     _set_ids(notebook.cells)
+    _fold_tests(notebook.cells)
     return notebook
 
 
@@ -90,7 +95,7 @@ def find_exercises(notebook: NotebookNode) -> list[Exercise]:
     exercises, texts, blanks, tests = [], [], [], []
     for cell in notebook.cells:
         mark = cell.metadata.get("nbgrader", {})
-        opens = cell.cell_type == "markdown" and re.match(r"#+ .*exercise", cell.source, re.IGNORECASE)
+        opens = cell.cell_type == "markdown" and EXERCISE.match(cell.source)
         if tests and (opens or (cell.cell_type == "code" and mark.get("solution"))):
             exercises.append(Exercise(texts, blanks, tests))
             texts, blanks, tests = [], [], []
@@ -127,6 +132,16 @@ def _check_delimiter(cell: NotebookNode, word: str, region: str, inside: str | N
     flag = REGIONS[region]
     if not cell.metadata.get("nbgrader", {}).get(flag):
         raise ValueError(f"BEGIN {region} needs a cell whose nbgrader metadata says {flag}: true")
+
+
+def _fold_tests(cells: list[NotebookNode]) -> None:
+    heading = "Test"
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            heading = next(iter(EXERCISE.findall(cell.source)), heading)
+        elif is_test(cell):
+            cell.metadata.jupyter = NotebookNode(source_hidden=True)
+            cell.source = f"# {heading}: run this cell to test your answer; click here to read the test.\n{cell.source}"
 
 
 def _set_ids(cells: list[NotebookNode]) -> None:

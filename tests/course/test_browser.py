@@ -55,9 +55,11 @@ def test_a_learner_solves_the_first_exercise(lab, page, study_folder):
     cells = page.locator(".jp-NotebookPanel:has-text('Exercise (a)') .jp-CodeCell")
     imports = cells.filter(has_text="import torch").filter(has_text="import numpy as np").last
     blank = cells.filter(has_text="def q8_0_quantize(").first
-    test = cells.filter(has_text="from course.checks import").first
+    test = cells.filter(has_text="Exercise (a): run this cell to test your answer").first
     run_cell(page, imports)
     run_cell(page, blank)
+    assert not test.locator(".cm-content").is_visible()
+    test.locator(".jp-InputPlaceholder").click()
     assert "NotImplementedError" in run_cell(page, test)
 
     blank.locator(".cm-content").click()

@@ -40,7 +40,10 @@ def test_build_makes_the_candidates_notebook(sample_source, tmp_path):
     assert path == course / f"release/{SAMPLE}.ipynb"
     cells = {cell.id: cell for cell in nbformat.read(path, as_version=4).cells}
     assert cells["ones"].source.endswith("# YOUR CODE HERE\n    raise NotImplementedError()")
-    assert cells["test-width"].source == 'import math\n\nassert width(5) == 3, "5 is 101, three digits"'
+    folded = "# Exercise 1: run this cell to test your answer; click here to read the test.\nimport math\n"
+    assert cells["test-width"].source == folded + '\nassert width(5) == 3, "5 is 101, three digits"'
+    assert cells["test-width"].metadata.jupyter == {"source_hidden": True}
+    assert "jupyter" not in cells["width"].metadata
     assert cells["rubric-depth"].source.strip().endswith("why a width matters?")
     assert (course / "release/q90_sample/bits.svg").is_file()
     with open_book(course) as gradebook:
