@@ -125,7 +125,7 @@ def _loosened(atol: torch.Tensor | float, value: Value) -> torch.Tensor | float:
 def _difference(got: object, expected: Value, atol: torch.Tensor | float, block: int | None = None) -> str | None:
     """What differs, in words; None where nothing does. NaN equals NaN, so that a misconception may give one."""
     if isinstance(expected, str):
-        return None if type(got) is str and got == expected else f"got {got!r}, expected {expected!r}"
+        return None if isinstance(got, str) and str(got) == expected else f"got {got!r}, expected {expected!r}"
     if not isinstance(expected, torch.Tensor):
         return _number_difference(got, float(expected), float(atol))
     if not isinstance(got, torch.Tensor):

@@ -120,6 +120,7 @@ def test_other_numbers_are_refused(got, says):
 
 def test_names_are_compared_as_text():
     check_equal("Q4_0", "Q4_0", "choice")
+    check_equal(np.str_("Q4_0"), "Q4_0", "choice")
     says = "choice: what you get when size is ignored; got 'Q8_0', expected 'Q4_0'."
     assert message(check_equal, "Q8_0", "Q4_0", "choice", {"size is ignored": "Q8_0"}) == says
     assert message(check_equal, None, "Q4_0", "choice") == "choice: got None, expected 'Q4_0'."

@@ -176,11 +176,16 @@ def describe(error: BaseException) -> dict:
     theirs = [frame for frame in frames if frame.filename not in OWN_FILES]
     lines = [*traceback.format_list(theirs), *traceback.format_exception_only(error)]
     return {
-        "name": valid(type(error).__name__),
+        "name": valid(named(type(error))),
         "classes": [base.__name__ for base in type(error).__mro__ if base.__module__ == "builtins"],
         "message": text(error),
         "traceback": valid("".join(lines)[-MAX_TEXT:]),
     }
+
+
+def named(kind: type) -> str:
+    """The name of an exception class, with its module where the name alone says little: struct.error."""
+    return kind.__name__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def text(value: object) -> str:

@@ -101,6 +101,9 @@ def test_exceptions_come_as_the_same_builtin_type(candidate):
         with pytest.raises(expected, match="why") as caught:
             function(candidate, "f")(kind)
         assert "def f(kind)" in caught.value.candidate_traceback
+    candidate.run("import struct\ndef unpack(data): return struct.unpack('<I', data)")
+    with pytest.raises(CandidateError, match=r"^struct\.error: unpack requires a buffer of 4 bytes"):
+        function(candidate, "unpack")(b"")
     with pytest.raises(CandidateError, match="StopIteration: why"):
         list(map(function(candidate, "f"), ["stop"]))  # must not end the loop of a test
 
