@@ -6,6 +6,7 @@ that this misconception gives, or to a function of no arguments that makes it (c
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -119,7 +120,8 @@ def _loosened(atol: torch.Tensor | float, value: Value) -> torch.Tensor | float:
         return 0.0
     if isinstance(atol, torch.Tensor) and isinstance(value, torch.Tensor) and atol.shape != value.shape:
         atol = atol.max()
-    return atol + 1e-4 * abs(value)
+    value = torch.as_tensor(value, dtype=torch.float64).abs()
+    return atol + 1e-4 * value.where(value.isfinite(), 0)
 
 
 def _difference(got: object, expected: Value, atol: torch.Tensor | float, block: int | None = None) -> str | None:
@@ -143,13 +145,14 @@ def _near(got: torch.Tensor, expected: torch.Tensor, atol: torch.Tensor | float)
 
 
 def _number_difference(got: object, expected: float, atol: float) -> str | None:
-    if isinstance(got, torch.Tensor | np.ndarray) and got.ndim == 0:
+    if isinstance(got, torch.Tensor | np.ndarray) and len(got.reshape(-1)) == 1:
         got = got.item()
     if isinstance(got, bool) or not isinstance(got, int | float | np.number):
         return f"got a {_type_name(got)}, expected a number"
-    if abs(got - expected) <= atol:
+    if got == expected or abs(got - expected) <= atol or (math.isnan(got) and math.isnan(expected)):
         return None
-    return f"got {got:.6g}, expected {expected:.6g}{_tolerance(atol)}"
+    digits = next((n for n in (6, 9) if f"{got:.{n}g}" != f"{expected:.{n}g}"), 17)
+    return f"got {got:.{digits}g}, expected {expected:.{digits}g}{_tolerance(atol)}"
 
 
 def _describe(wrong: torch.Tensor, got: torch.Tensor, expected: torch.Tensor, atol, block: int | None) -> str:

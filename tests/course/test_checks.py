@@ -98,7 +98,9 @@ def test_each_element_may_have_its_own_tolerance():
     assert message(check_close, torch.tensor([1.4, 2.25]), expected, atol, "sum", "rounding") == says
 
 
-@pytest.mark.parametrize("got", [7.8, 7.79, np.float32(7.8), np.float64(7.8), torch.tensor(7.8), np.array(7.8), 8])
+@pytest.mark.parametrize(
+    "got", [7.8, 7.79, np.float32(7.8), torch.tensor(7.8), torch.tensor([7.8]), np.array([[7.8]]), 8]
+)
 def test_numbers_of_any_kind_pass(got):
     check_close(got, 7.8, 0.25, "error", "1 %")
 
@@ -110,12 +112,34 @@ def test_numbers_of_any_kind_pass(got):
         (float("nan"), "error: got nan, expected 7.8 ± 0.1 (1 %)."),
         (True, "error: got a bool, expected a number (1 %)."),
         ("7.8", "error: got a str, expected a number (1 %)."),
-        (torch.tensor([7.8]), "error: got a torch.Tensor, expected a number (1 %)."),
+        (torch.tensor([7.8, 7.8]), "error: got a torch.Tensor, expected a number (1 %)."),
+        (torch.tensor([]), "error: got a torch.Tensor, expected a number (1 %)."),
+        (float("inf"), "error: got inf, expected 7.8 ± 0.1 (1 %)."),
         (None, "error: got a NoneType, expected a number (1 %)."),
     ],
 )
 def test_other_numbers_are_refused(got, says):
     assert message(check_close, got, 7.8, 0.1, "error", "1 %", {"it is max / 7": 9.7}) == says
+
+
+def test_an_infinite_number_is_near_no_other():
+    check_close(float("inf"), float("inf"), 0.1, "error", "1 %")
+    overflow = {"float16 overflows": float("inf"), "it is 0 / 0": float("nan")}
+    assert message(check_close, 5.0, 8.0, 0.1, "error", "1 %", overflow) == "error: got 5, expected 8 ± 0.1 (1 %)."
+    assert "what you get when float16 overflows; got inf" in message(
+        check_close, float("inf"), 8.0, 0.1, "error", "1 %", overflow
+    )
+    assert "what you get when it is 0 / 0; got nan" in message(
+        check_close, float("nan"), 8.0, 0.1, "error", "1 %", overflow
+    )
+    row, infinite = torch.tensor([1.0, 2.0]), torch.tensor([1.0, float("inf")])
+    assert "overflows" not in message(check_close, row, row + 1, 0.1, "row", "1 %", {"float16 overflows": infinite})
+
+
+def test_numbers_that_differ_are_printed_so_that_they_do():
+    says = message(check_close, 22.13621, 22.13622, 1e-8, "perplexity", "float64")
+    assert says == "perplexity: got 22.13621, expected 22.13622 ± 1e-08 (float64)."
+    assert message(check_equal, 8192000128, 8192000129.0, "bytes") == "bytes: got 8192000128, expected 8192000129."
 
 
 def test_names_are_compared_as_text():
