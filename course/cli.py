@@ -161,7 +161,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run_build(options: argparse.Namespace) -> int:
     from .build import build
-    from .gates import check_release
+    from .gates.release import check_release
 
     names = options.assignments or None
     if options.check:

@@ -63,16 +63,18 @@ def rehearse(
     release = nbformat.read(release_dir / name / f"{name}.ipynb", as_version=4)
     files = support_files(release_dir / name)
     tests = frozenset(grade_id_of(cell) for cell in original.cells if is_test(cell))
+    exam = Exam.from_notebook(original, files)
     cases = [
-        (Answer(MODEL, "the model answer", frozenset(), "", {}), original, original),
-        (Answer(UNTOUCHED, "the release as it is given out", tests, "", {}), original, release),
+        (Answer(MODEL, "the model answer", frozenset(), "", {}), exam, original),
+        (Answer(UNTOUCHED, "the release as it is given out", tests, "", {}), exam, release),
     ]
     for answer in read_answers(answers_dir / name):
         concerned = with_tests(original, concerned_tests(original, answer))
-        cases.append((answer, concerned, fill_in(concerned, answer.cells)))
+        exam = Exam.from_notebook(concerned, files)  # not in the threads: Python 3.11's ast.parse is not safe in them
+        cases.append((answer, exam, fill_in(concerned, answer.cells)))
     done = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        examined = pool.map(lambda case: examine(case[2], Exam.from_notebook(case[1], files), sandbox=sandbox), cases)
+        examined = pool.map(lambda case: examine(case[2], case[1], sandbox=sandbox), cases)
         for (answer, *_), examination in zip(cases, examined, strict=True):
             done.append(Rehearsed(answer, examination))
             on_progress(len(done), len(cases))

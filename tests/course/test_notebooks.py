@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from course.build import known_assignments
-from course.gates import EXPERIMENT, run_source
+from course.gates.run import EXPERIMENT, run_source
 from course.question import read_source
 
 SOURCE = Path(__file__).parents[2] / "source"
