@@ -55,6 +55,8 @@ def best_clip(w, bits, group):
 
 # %% output
 def second_moment(batches):
+    if not batches:
+        raise ValueError("no batches")
     tokens = np.concatenate([batch.numpy().reshape(-1, batch.shape[-1]) for batch in batches]).astype(np.float64)
     if len(tokens) == 0:
         raise ValueError("no tokens")
@@ -127,7 +129,7 @@ def verdict(base, singles, joint, tolerance):
     z = base.numpy().astype(np.float64)
     j = divergence_between(z, joint.numpy().astype(np.float64))
     guess = forecast(base, singles)
-    for key, word in (("additive", "additive"), ("superposed", "correlated")):
+    for key, word in (("additive", "additive"), ("superposed", "superposed")):
         if j - tolerance * j <= guess[key] <= j + tolerance * j:
             return word
     return "interacting"
@@ -154,7 +156,7 @@ def rounding_report(x, q, d):
     below = e[x < 0].sum() / max(1, (x < 0).sum())
     rms = np.sqrt(np.mean(e * e))
     distance = np.linalg.norm(POINTS - [above, below, rms], axis=1)
-    return {"positive": above, "negative": below, "rms": rms, "mode": NAMES[int(distance.argmin())]}
+    return {"positive": above, "negative": below, "rms": rms, "mode": np.array(NAMES)[distance.argmin()]}
 
 
 def dot_drift(a, x, d, mode):

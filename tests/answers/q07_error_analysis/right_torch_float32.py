@@ -47,6 +47,8 @@ def best_clip(w, bits, group):
 
 # %% output
 def second_moment(batches):
+    if not batches:
+        raise ValueError("empty")
     n = batches[0].shape[-1]
     flat = [batch.reshape(-1, n) for batch in batches]
     count = sum(part.shape[0] for part in flat)
@@ -113,7 +115,7 @@ def verdict(base, singles, joint, tolerance):
     fits = {key: abs(guess[key] - measured) <= tolerance * measured for key in ("additive", "superposed")}
     if fits["additive"]:
         return "additive"
-    return "correlated" if fits["superposed"] else "interacting"
+    return "superposed" if fits["superposed"] else "interacting"
 
 
 # %% rounding

@@ -35,12 +35,12 @@ def forecast(base, singles):
 
 
 def verdict(base, singles, joint, tolerance):
-    """Which forecast holds for the measured joint logits: "additive", "correlated" or "interacting"."""
+    """Which forecast holds for the measured joint logits: "additive", "superposed" or "interacting"."""
     p = base.double().log_softmax(-1)
     measured = (p.exp() * (p - joint.double().log_softmax(-1))).sum(-1).mean().item()
     forecasts = forecast(base, singles)
     if abs(forecasts["additive"] - measured) <= tolerance * measured:
         return "additive"
     if abs(forecasts["superposed"] - measured) <= tolerance * measured:
-        return "correlated"
+        return "superposed"
     return "interacting"
