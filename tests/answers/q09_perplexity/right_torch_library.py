@@ -52,8 +52,8 @@ def sliding_windows(n_tokens, n_ctx, stride):
 
 def mean_context(windows):
     parts = [torch.arange(scored - start, stop - start) for start, scored, stop in windows]
-    if not parts:
-        raise ValueError("no windows")
+    if not sum(map(len, parts)):
+        raise ValueError("nothing is scored")
     return torch.cat(parts).double().mean()
 
 
@@ -72,7 +72,7 @@ def text_units(pieces, scored):
 
 
 def per_text(perplexity, n_tokens, n_bytes, n_words):
-    if 0 in (n_tokens, n_bytes, n_words):
+    if not all(count > 0 for count in (n_tokens, n_bytes, n_words)):
         raise ValueError("counts")
     bits = torch.log2(torch.tensor(perplexity, dtype=torch.float64)) * n_tokens
     return bits / n_bytes, torch.exp2(bits / n_words)
