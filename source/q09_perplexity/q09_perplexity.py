@@ -316,7 +316,7 @@ def check_corpus(chunks, value, count, what, mistakes=None, counts=None):
     if math.isinf(value):
         check_close(got[0], value, 0.0, what, "exp overflows, or a token is ruled out")
         return
-    assert torch.as_tensor(got[0]).isfinite().all(), (
+    assert torch.as_tensor(got[0], dtype=torch.float64).isfinite().all(), (
         f"{what}: got {got[0]}, expected {value:.6g}: exp overflows (in float32 beyond e^88.7), or a softmax "
         "underflows to 0 before its logarithm, or a position that is not scored takes part"
     )
@@ -1368,7 +1368,7 @@ def check_paired(base, other, right, what):
         floor = 1e-6 * plain * slopes[key] if "se" in key else 1e-9 * largest
         atol = 1e-9 * abs(right[key]) + floor
         why = "10⁻⁹ relative + 10⁻⁶ · √(var/n)" if "se" in key else f"10⁻⁹ relative + 10⁻⁹ · {largest:.3g}"
-        assert not torch.as_tensor(got[key]).isnan().any(), (
+        assert not torch.as_tensor(got[key], dtype=torch.float64).isnan().any(), (
             f"{what}, {key}: NaN; rounding left a variance just below 0 under the root"
         )
         check_close(got[key], right[key], atol, f"{what}, {key}", why, mistaken_pairs(base, other)[key])
@@ -1691,7 +1691,7 @@ def mistaken_conventions(losses, n_words, sliding):
 def check_convention(losses, n_words, name, right, what, sliding):
     got = conventions(losses, n_words)
     assert isinstance(got, dict) and name in got, f'{what}: expected a dict with the key "{name}"'
-    assert not torch.as_tensor(got[name]).isnan().any(), (
+    assert not torch.as_tensor(got[name], dtype=torch.float64).isnan().any(), (
         f'{what}, "{name}": NaN: a token is scored that has nothing before it in its window'
     )
     mistakes = mistaken_conventions(losses, n_words, sliding)[name]
