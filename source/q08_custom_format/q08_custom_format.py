@@ -7,7 +7,7 @@
 #     difficulty: Staff
 #     levels: [senior, staff]
 #     companies: []
-#     minutes: {talk: 15, code: 60}
+#     minutes: {talk: 15, code: 80}
 #     prerequisites:
 #       - "Question 2: super-blocks, the search for scale and minimum"
 #       - "Question 6: blocks as bytes"
@@ -32,7 +32,7 @@
 # |:--|:--|
 # | **Category** | Technical |
 # | **Difficulty** | Staff; marked for the levels senior and staff |
-# | **Time** | 60 minutes of code, then a talk of 15 minutes |
+# | **Time** | 80 minutes of code, then a talk of 15 minutes |
 # | **You should know** | super-blocks and their encoder (question 2), blocks as bytes (question 6), error in dB (question 7) |
 # | **Code points** | 30, in six exercises |
 # | **Rubric points** | 28, in four categories of 7 |
@@ -124,9 +124,9 @@ axes.grid(alpha=0.3)
 plt.show()
 
 # %% [markdown]
-# From 4.25 to 5 bits the distances run from 3.3 dB (IQ4_XS) to 8.0 dB (Q4_1): nearly a bit per weight. Lloyd–Max without any scale has 3.9 dB, so
+# From 4.25 to 5 bits the distances run from 3.3 dB (IQ4_XS) to 8.0 dB (Q4_1): 4.7 dB are three quarters of a bit per weight. Lloyd–Max without any scale has 3.9 dB, so
 # that on data that really are N(0, 1) the scale of a block wins 0.6 dB in the best of them, and costs more than it wins in all others of 4 bits: blocks are there because real
-# rows differ in size. At 2.6 bits the vector code IQ2_S lies 1.4 dB below Q2_K; at 3.4 IQ3_S lies above Q3_K, since without an importance
+# rows differ in size. At 2.6 bits the vector code IQ2_S lies 1.4 dB below Q2_K; at 3.4 IQ3_S lies above Q3_K; one reason may be that without an importance
 # matrix ggml's IQ encoders weight errors by x². And the bound is that of a *Gaussian* source, which is the hardest of its variance: others allow less error.
 
 # %% [markdown]
@@ -162,7 +162,7 @@ plt.show()
 # | float16 | 16 | hardly anything: 11 bits of precision |
 # | E4M3 (NVFP4, per 16) | 8 | rounded to 1 part in 16 at worst; range 2⁻⁹ … 448, so a float32 for the tensor goes with it |
 # | E8M0 (MXFP4, per 32) | 8 | a power of two: the largest weight lands anywhere in 4 … 8 of a grid that ends at 6 |
-# | 6-bit integer times a float16 for 256 (Q4_K, IQ4_XS) | 6.5 | relative to the *largest* scale of the super-block |
+# | 6-bit integer times a float16 for 256 (Q4_K, IQ4_XS) | 8 | 6 and 16/8; relative to the *largest* scale of the super-block |
 #
 # Sources: MXFP4 is in the OCP Microscaling specification v1.0, NF4 in Dettmers et al. (arXiv 2305.14314), ggml's structs in llama.cpp's
 # `ggml/src/ggml-common.h`; NVFP4 with and without the scale of the tensor is compared with MXFP4 in arXiv 2509.23202.
@@ -207,7 +207,7 @@ import torch
 # |:--|:--|
 # | Block | its fields are packed without gaps (8 scales of 6 bits are 6 bytes), then filled up to whole bytes, then up to a multiple of `block_align` |
 # | Row | a whole number of blocks: a block never holds weights of two rows |
-# | Tensor | all blocks, then the fields of `tensor`, packed and filled up in the same way; the whole is filled up to a multiple of `align`, once |
+# | Tensor | all blocks, then the fields of `tensor`, packed without gaps and filled up to whole bytes (`block_align` is for blocks only); the whole is filled up to a multiple of `align`, once |
 # | Bits per weight | 8 · total_bytes / (rows · columns): weights that exist. rows, columns ≥ 1 |
 # | Tolerance | none for bytes; 10⁻⁹ for the quotient |
 
@@ -300,10 +300,18 @@ def cost(
     size = up(size, layout["block_align"]) if block_align else size
     quotient = columns / layout["block"]
     blocks = math.ceil(rows * quotient) if flat else rows * (math.floor(quotient) if down else math.ceil(quotient))
-    extra = up(bits_of(layout["tensor"]), 8) / 8 if own else 0
+    table = layout["tensor"]
+    extra = {
+        "field": lambda: sum(up(c * b, 8) for c, b in table.values()) / 8,
+        "item": lambda: sum(c * up(b, 8) for c, b in table.values()) / 8,
+        "as a block": lambda: up(up(bits_of(table), 8) / 8, layout["block_align"]),
+        False: lambda: 0,
+    }.get(own, lambda: up(bits_of(table), 8) / 8)()
     total = blocks * size + (blocks * extra if own == "block" else extra)
     if align == "row":
         total = rows * up(blocks // rows * size, layout["align"]) + extra
+    if align == "both":
+        total = up(blocks * size, layout["align"]) + up(extra, layout["align"])
     total = up(total, layout["align"]) if align else total
     weights = blocks * layout["block"] if padded else rows * columns
     return size, total, 8 * total / weights
@@ -316,6 +324,10 @@ MISTAKES = {
     "the block's alignment is forgotten": dict(block_align=False),
     "blocks run on from row to row": dict(flat=True),
     "the weights at the end of a row are dropped": dict(down=True),
+    "blocks and tensor's fields are each filled up to `align`; it is done once": dict(align="both"),
+    "the tensor's fields are filled up to `block_align`": dict(own="as a block"),
+    "each of the tensor's fields is filled up to whole bytes by itself": dict(own="field"),
+    "each item of the tensor's fields takes whole bytes": dict(own="item"),
     "every row is filled up to `align`": dict(align="row"),
     "the tensor is not filled up to `align`": dict(align=""),
     "the tensor's own fields are not counted": dict(own=False),
@@ -384,19 +396,22 @@ with points.part(2, "the whole tensor"):
         "tensor": {"table": (15, 7), "scale": (1, 32)},
         "align": 64,
     }
-    for rows, columns in ((1, 1), (7, 576), (5, 129), (64, 128), (2880, 2880), (1, 2**40)):
+    for rows, columns in ((7, 576), (1, 1), (5, 129), (64, 128), (2880, 2880), (1, 2**40)):
         check_storage(
             own, rows, columns, f"storage of a format with blocks of 128 in 72 or 80 bytes, {rows} × {columns}"
         )
         check_storage(odd, rows, columns, f"storage of a format with blocks of 10, {rows} × {columns}")
     check_storage({**own, "align": 1, "tensor": {"flag": (1, 3)}}, 2, 100, "storage with a tensor's field of 3 bits")
+    bits = {**odd, "tensor": {"a": (3, 3), "b": (5, 1)}, "block_align": 4}
+    check_storage(bits, 3, 25, "storage with 3 fields of 3 bits and 5 of 1 for the tensor, blocks at multiples of 4")
+    check_storage({**bits, "align": 12}, 3, 25, "the same, filled up to a multiple of 12")
     ### END HIDDEN TESTS
 points.earned
 
 # %% [markdown]
 # ### Exercise (b): a table of your own
 #
-# *10 minutes, 6 points: 3 for the table, 3 for its encoder*
+# *15 minutes, 6 points: 3 for the table, 3 for its encoder*
 #
 # ```
 # lloyd_max     samples: float32 (n,), k: int             →  table: float32 (k,), ascending
@@ -417,7 +432,7 @@ points.earned
 # | `lloyd_max` | small mean squared error of *other* samples from the same source, each taken to the nearest level. At least k different samples, otherwise the levels are finite and ascend weakly. No scale, no normalisation |
 # | Judged | on 100,000 fresh samples of N(0, 1), Laplace and a lopsided source with one peak, fitted on 50,000: at most 1.03 times the best table's error (k = 2, 4, 16); and two levels for two far clusters |
 # | `table_encode` | any ascending table with a level below and one above zero. `d` may have either sign |
-# | Judged | relative error 100 · rms(x − x̂)/rms(x) on N(0, 1): at most 7.6 with IQ4_NL's table (ggml's own encoder has 7.61), at most 7.6 with **your** table of samples that were divided by their block's signed extreme, at most 9.6 with −8 … 7 (scale from the extreme: 9.36); zero blocks give zeros exactly |
+# | Judged | relative error 100 · rms(x − x̂)/rms(x) on N(0, 1): at most 7.6 with IQ4_NL's table (ggml's own encoder has 7.61), at most 7.6 with **your** table of samples that were divided by their block's signed extreme, at most 8.4 with −8 … 7 (the signed extreme at −8: 8.6); a block that some float16 scale meets exactly comes back within 10⁻⁶; zero blocks give zeros exactly |
 # | Also | the codes are the nearest ones for the `d` that is *stored*, within 10⁻⁵ of the block's largest weight |
 #
 # Why fit and test apart: sixteen levels fitted on the very tensor that is then reported flatter the format, and a table per tensor must be stored and loaded.
@@ -478,7 +493,7 @@ def table_encode(x, table):
 # </details>
 # <details><summary>Hint 2: the approach</summary>
 #
-# Sort the samples once. With cumulative sums the mean of a cell is a difference of two sums, so that hundreds of iterations cost nothing. Begin at quantiles, (i + ½)/k; keep the
+# Sort the samples once. With cumulative sums the mean of a cell is a difference of two sums, so that 500 iterations cost nothing: 200 are too few for the lopsided source. Begin at quantiles, (i + ½)/k; keep the
 # old level of an empty cell. Encoder: put the block's signed extreme at the first level, then at the last, each stretched by 0.8 … 1.15; codes, then
 # d = Σ t·x / Σ t², rounded to float16, codes again, error; keep the best.
 #
@@ -645,7 +660,7 @@ with points.part(3, "table_encode"):
         "N(0, 1), your table": (blocks, fitted, 7.6),
         "N(0, 1), IQ4_NL's table": (blocks, IQ4_NL, 7.6),
         "blocks of different size": (blocks * sizes, IQ4_NL, 7.8),
-        "N(0, 1), the levels −8 … 7": (blocks, torch.arange(-8.0, 8), 9.6),
+        "N(0, 1), the levels −8 … 7": (blocks, torch.arange(-8.0, 8), 8.4),
         "Laplace, IQ4_NL's table": (heavy, IQ4_NL, 8.8),
         "strided blocks": (blocks.T.contiguous().T, IQ4_NL, 7.6),
         "the table times −1, reversed": (blocks, -IQ4_NL.flip(0), 7.6),
@@ -658,7 +673,7 @@ points.earned
 # %% [markdown]
 # ### Exercise (c): two levels, 4.5 bits, 7.2 %
 #
-# *15 minutes, 7 points*
+# *25 minutes, 7 points*
 #
 # ```
 # two_level_encode  x: float32 (n_blocks, 256), weights: float32 (n_blocks, 256)
@@ -678,10 +693,10 @@ points.earned
 # |:--|:--|
 # | (1), 2&nbsp;points | valid fields; zeros come back as zeros; a constant super-block of either sign, 0.05 to 1 000, within 0.2 % of the constant; a ramp that lies on a grid of 16 within 0.5 % of its largest weight; values all above zero |
 # | (2), 2&nbsp;points | equal weights: error at most 1.01 of that of ggml's Q4_K on the same numbers, which has 7.1 to 7.2 % on N(0, 1) |
-# | (3), 1&nbsp;point | equal weights, N(0, 1): at most 0.993 of ggml's: fields are integers and float16 numbers, and the search takes that into account |
-# | (4), 2&nbsp;points | weights that are the importance of columns: weighted error at most 1.04 of ggml's with that importance |
+# | (3), 1&nbsp;point | better than ggml's: equal weights, N(0, 1), at most 0.993 of its error: fields are integers and float16 numbers, and the search takes that into account |
+# | (4), 2&nbsp;points | weights that are the importance of columns, or differ from block to block: weighted error at most 1.04 of ggml's with that importance |
 # | Weights | ≥ 0, a positive one in every sub-block |
-# | Margins | when every step is right, and the two levels are simply rounded one after the other, (2) comes out at 1.00; one refinement of the stored numbers reaches 0.985. min-max has 1.10 |
+# | Margins | a search whose two levels are rounded one after the other comes out between 0.985 and 1.00 of ggml's, by its grid; a refinement of the stored numbers gains another 0.015. min-max has 1.10 |
 # | Time | at most 128 super-blocks per call, some ten calls; within a second each |
 
 
@@ -881,6 +896,11 @@ def draw(seed, *shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+def follows(x, weights, fields):
+    """Whether the fields suit these weights as well as ggml's would that knows them."""
+    return relative(x, weights, decode(fields)) < 1.04 * relative(x, weights, ggml(x, weights[0]))
+
+
 points, equal, normal = Points(), torch.ones(128, 256), draw(84, 128, 256)
 ### BEGIN HIDDEN TESTS
 other, uniform = draw(845, 128, 256), torch.rand(64, 256, generator=torch.Generator().manual_seed(844)) - 0.5
@@ -938,7 +958,7 @@ with points.part(2, "(2) as good as ggml's encoder"):
     for name, x in (("N(0, 1), strided", rows), ("Laplace", laplace), ("around 1", 1 + 0.5 * rows)):
         check_share(x, equal[:64], 1.01, f"two_level_encode, {name}")
     ### END HIDDEN TESTS
-with points.part(1, "(3) better than rounding twice"):
+with points.part(1, "(3) better than ggml's"):
     check_share(normal, equal, 0.993, "two_level_encode of N(0, 1), (3)")
     ### BEGIN HIDDEN TESTS
     check_share(other, equal, 0.993, "two_level_encode of N(0, 1), (3), other numbers")
@@ -950,6 +970,19 @@ with points.part(2, "(4) with weights"):
     columns = torch.exp(1.5 * draw(847, 256))
     for name, x in (("N(0, 1)", other[:64]), ("Laplace", laplace)):
         check_share(x, columns.expand(64, 256), 1.04, f"two_level_encode with weights, {name}", columns)
+    own = torch.exp(1.5 * draw(999, 64, 256))
+    fields = two_level_fields(other[:64], own, "two_level_encode with weights of each block's own")
+    theirs = torch.cat([ggml(one.unsqueeze(0), importance) for one, importance in zip(other[:64], own)])
+    mine, theirs = relative(other[:64], own, decode(fields)), relative(other[:64], own, theirs)
+    clues = {
+        "the first block's weights are used for all": own[:1],
+        "the mean of all blocks' weights is used": own.mean(0, keepdim=True),
+    }
+    clue = next((f"{text}; " for text, same in clues.items() if follows(other[:64], same.expand(64, 256), fields)), "")
+    assert mine <= 1.04 * theirs, (
+        f"two_level_encode with weights of each block's own: {clue}error {100 * mine:.3f} %, ggml's {100 * theirs:.3f} %: "
+        f"{mine / theirs:.3f} of it, allowed 1.04"
+    )
     lone = torch.zeros(6, 256)
     lone[:, ::32] = 1
     two_level_fields(other[:6], lone, "two_level_encode with one positive weight per sub-block")
@@ -959,7 +992,7 @@ points.earned
 # %% [markdown]
 # ### Exercise (d): floats of four bits
 #
-# *10 minutes, 5 points: 3 for MXFP4, 2 for NVFP4*
+# *11 minutes, 5 points: 3 for MXFP4, 2 for NVFP4*
 #
 # ```
 # mxfp4_encode  x: float32 (..., n)                 →  e: uint8 (..., n/32),  q: uint8 (..., n)     32 | n
@@ -978,7 +1011,7 @@ points.earned
 # | NVFP4's scale | for each 16 the E4M3 nearest to `max\|x\| / (6 · tensor_scale)`; above 448 it is 448 (0x7e). Below 2⁻⁶ E4M3 has steps of 2⁻⁹: a scale may become 0. tensor_scale: a float > 0; ggml has none, which is 1.0 |
 # | Codes | nearest to x divided by the **stored** scale; on a tie the smaller magnitude; beyond 6 the code of 6 |
 # | Zero | has the code 0, never 8: also for −0.0 and for small negative weights. A zero block has e = 0 or d = 0, and codes 0; so has a block whose scale became 0 |
-# | Tolerance | none. No test comes near a tie of a scale, nor near one of a code except exactly |
+# | Tolerance | none. No test comes near a tie of a scale, nor near the border of a floor or of a code's cell except exactly |
 #
 # `torch.float8_e4m3fn` is E4M3; casts round to nearest. `torch.frexp` gives exact exponents.
 
@@ -1072,11 +1105,14 @@ def mx(x, exponent="floor", bias=127, tie="smaller", zero=True, size=32):
     return (k + bias).clamp(0, 255).to(torch.uint8), q.flatten(-2)
 
 
-def nv(x, tensor_scale, sixth=6.0, stored=True, tie="smaller", zero=True, scale="right", top=448, block=16):
+def nv(
+    x, tensor_scale, sixth=6.0, stored=True, tie="smaller", zero=True, scale="right", top=448, block=16, subnormal=True
+):
     b = x.double().unflatten(-1, (-1, block))
     used = {"right": tensor_scale, "none": 1.0, "inverse": 1 / tensor_scale}[scale]
     exact = b.abs().amax(-1) / (sixth * used)
     d = exact.clamp(max=top).float().to(torch.float8_e4m3fn)
+    d = d if subnormal else torch.where(d.float() < 2**-6, 0, d.float()).to(torch.float8_e4m3fn)
     step = (d.double() if stored else exact) * (tensor_scale if scale == "codes" else used)
     step = step.unsqueeze(-1)
     return d.view(torch.uint8), e2m1(torch.where(step > 0, b / step, 0), tie, zero).flatten(-2)
@@ -1106,6 +1142,7 @@ NV = {
     "codes are cut off toward zero, not rounded": dict(tie="cut"),
     "negative weights that become zero get the code 8": dict(zero=False),
     "scales end at 240": dict(top=240),
+    "scales below 2⁻⁶ become 0; E4M3 has subnormal numbers": dict(subnormal=False),
 }
 
 
@@ -1149,6 +1186,8 @@ with points.part(3, "MXFP4"):
         "three dimensions": random[:, :3, :64],
         "a strided row": random[0].T.contiguous().T[3],
     }
+    far = torch.tensor([[2.0**-99], [2.0**99]], dtype=torch.float32)
+    check_mx(row * 0.25 * far, "mxfp4_encode of blocks around 2⁻⁹⁹ and 2⁹⁹")
     for name, x in cases.items():
         data = gguf.quantize(x.contiguous().numpy(), gguf.GGMLQuantizationType.MXFP4)
         data = torch.from_numpy(data).unflatten(-1, (-1, 17))
@@ -1193,7 +1232,7 @@ points.earned
 # %% [markdown]
 # ### Exercise (e): a file that refuses
 #
-# *12 minutes, 5 points*
+# *15 minutes, 5 points*
 #
 # ```
 # save_tensor  kind: str, shape: tuple of int, payload: bytes  →  data: bytes
@@ -1406,7 +1445,6 @@ refused |= {
     "the unknown flag 0x8000": file_of(2, (2, 32), payload, flags=0x8000),
     "kind 0": file_of(0, (2, 32), payload),
     "kind 5": file_of(5, (2, 32), payload),
-    "reserved bytes that are not zero": file_of(2, (2, 32), payload, zeros=b"\0\0\0\0\0\1"),
     "padding that is not zero": file_of(2, (2, 32), payload, pad=bytes(23) + b"\1"),
     "padding of 56 bytes where 24 belong": file_of(2, (2, 32), payload, pad=bytes(56)),
     "no dimensions": file_of(2, (), bytes(18), n=0),
@@ -1425,6 +1463,9 @@ refused |= {
     "a shape of (2⁶³ + 2, 32), whose bytes are 36 in 64 bits": file_of(2, (2**63 + 2, 32), payload),
     "a shape of (2⁶⁴ − 1, 2⁶⁴ − 32), small if read with a sign": file_of(2, (2**64 - 1, 2**64 - 32), bytes(18)),
 }
+for place in range(6):
+    zeros = bytes(place) + b"\x01" + bytes(5 - place)
+    refused[f"a reserved byte that is 1, number {place}"] = file_of(2, (2, 32), payload, zeros=zeros)
 for place in (5, 7, 12, 17, 47, len(good) - 2):
     refused[f"a flipped bit in byte {place}"] = good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :]
 ### END HIDDEN TESTS
@@ -1450,7 +1491,7 @@ points.earned
 # %% [markdown]
 # ### Exercise (f): the front and the bound
 #
-# *6 minutes, 3 points: 1 each*
+# *7 minutes, 3 points: 1 each*
 #
 # ```
 # gap_to_bound   x, approximation: float32, same shape; bits: float  →  float, dB
@@ -1535,9 +1576,10 @@ from course.checks import Points, check_close
 points = Points()
 
 
-def gap(x, y, bits, root=False, log=10.0, per_bit=20 * math.log10(2), centred=False, sign=1):
+def gap(x, y, bits, root=False, log=10.0, per_bit=20 * math.log10(2), centred=False, sign=1, biased=True):
     x, y = x.double(), y.double()
-    ratio = (x - y).square().mean() / (x - x.mean() if centred else x).square().mean()
+    error = (x - y) if biased else (x - y) - (x - y).mean()
+    ratio = error.square().mean() / (x - x.mean() if centred else x).square().mean()
     return sign * (log * math.log10(ratio.sqrt() if root else ratio) + per_bit * bits)
 
 
@@ -1546,6 +1588,8 @@ GAPS = {
     "decibels are 20 · log10 of a power": dict(log=20.0),
     "the bound falls by 3.01 dB per bit: 2^(−R) instead of 2^(−2R)": dict(per_bit=10 * math.log10(2)),
     "the mean of x is taken off": dict(centred=True),
+    "the mean of the error is taken off": dict(biased=False),
+    "the means of x and of the error are taken off": dict(centred=True, biased=False),
     "the sign is turned round": dict(sign=-1),
     "the bits are left out: this is minus the signal-to-noise ratio": dict(per_bit=0),
     "the natural logarithm is taken": dict(log=10 * math.log(10), per_bit=20 * math.log(2)),
@@ -1564,10 +1608,10 @@ with points.part(1, "gap_to_bound"):
     import quant_kernels as qk
 
     normal = torch.randn(32, 1024, generator=torch.Generator().manual_seed(861))
+    check_gap(normal + 2, normal.half().float() + 2.01, 3.3, "gap_to_bound of N(2, 1)")
     for qtype in ("Q4_0", "Q4_K", "Q8_0"):
         back = qk.dequantize(qk.quantize(normal, qtype), qtype)
         check_gap(normal, back, qk.QTYPES[qtype].bits_per_weight, f"gap_to_bound of N(0, 1) and {qtype}")
-    check_gap(normal + 2, normal.half().float() + 2.01, 3.3, "gap_to_bound of N(2, 1)")
     check_gap(normal.T, normal.T * 0.5, 0.0, "gap_to_bound at 0 bits, strided")
     check_gap(1e-6 * normal, 1.001e-6 * normal, 5.5, "gap_to_bound of small numbers")
     ### END HIDDEN TESTS
@@ -1663,6 +1707,7 @@ with points.part(1, "pareto_front"):
     )
     check_front([("only", 4.25, 11.5)], "pareto_front of one point")
     check_front([("y", 3.0, 2.0), ("x", 3.0, 2.0), ("z", 3.0, 2.0)], "pareto_front of three equal points")
+    check_front([("x", 4.0, 5.0), ("y", 4.001, 4.9985), ("z", 4.0005, 5.001)], "pareto_front of points that are near")
     generator = torch.Generator().manual_seed(863)
     for n in (12, 40):
         bits = torch.randint(16, 70, (n,), generator=generator) / 8
@@ -1801,8 +1846,8 @@ shifts = {
     "MXFP4": (-6, -3),
     "IQ4_XS by (b)": (6, -7),
     "two levels, (c)": (6, -9),
-    "Q4_K": (6, -1),
-    "IQ4_NL": (6, -1),
+    "Q4_K": (6, -9),
+    "IQ4_NL": (6, 3),
 }
 for axes, (source, results) in zip(panels, found.items()):
     kept = pareto_front([(name, bits, error) for name, (bits, error, _) in results.items() if "entropy" not in name])
@@ -1829,7 +1874,7 @@ panels[-1].set_xlabel("bits per weight, all included")
 plt.show()
 
 # %% [markdown]
-# How to read it; two cores of a server CPU gave the figures, and other machines give the same ones.
+# How to read it. The figures are those of the model answer; right encoders differ among themselves by up to 2 % of the error, so read no smaller gap between yours and others.
 #
 # - **The layout, the table, the encoder.** T425 has 3 % less error than ggml's IQ4_XS on N(0, 1), 7.44 to 7.66, at the same 4.25 bits. But
 #   IQ4_XS by (b), ggml's own table with your encoder, has 7.40. The gain is the encoder's: ggml's minimises an error that is weighted
@@ -1837,7 +1882,7 @@ plt.show()
 # - **Fitted is not optimal.** On N(0, 1) and on the model the fitted table is 0.4 % *worse* than ggml's. Lloyd–Max was given samples divided by their block's
 #   extreme, each block counting alike; the encoder then chooses other scales, and large blocks count more. On Laplace the fit wins 3.5 %
 #   (8.60 to 8.30): there the shape differs.
-# - **Blocks pay on Laplace.** There T425 with 4.25 bits has less error than every 4.5-bit format, your (c) included: a grid that is dense near zero
+# - **Blocks pay on Laplace.** There T425 with 4.25 bits has less error than every 4.5-bit format of ggml: a grid that is dense near zero
 #   suits a peaked source. Equal steps with a minimum (Q4_K) suit N(0, 1).
 # - **FP4.** NVFP4 beats Q4_0 on Laplace (9.25 to 10.73) and loses on N(0, 1) and on this model (9.50 to 8.65). A scale for the whole tensor changes nothing: E4M3 has
 #   range enough for these matrices.

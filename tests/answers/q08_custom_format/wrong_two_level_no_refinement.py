@@ -1,5 +1,5 @@
 # fails: test-two_level
-# says: (3) better than rounding twice
+# says: (3) better than ggml's
 """Rounds the second level and leaves it at that."""
 
 
