@@ -105,7 +105,7 @@ gaps = [10 * math.log10(d) + 20 * math.log10(2) * b for b, d in enumerate(lloyd_
 axes.plot(range(1, 6), gaps, "s--", color="grey", label="Lloyd–Max, no blocks (J. Max, 1960)")
 axes.axhline(1.53, color="grey", ls=":", lw=1)
 axes.text(7.1, 1.62, "entropy-coded uniform, many bits: 1.53", ha="right", fontsize=8.5)
-shifts = {"IQ4_NL": (6, 4), "Q4_K": (6, -10), "IQ4_XS": (-42, -3), "MXFP4": (-42, -3), "Q4_1": (6, -8)}
+shifts = {"IQ4_NL": (6, 4), "Q4_K": (-32, 3), "IQ4_XS": (-42, -3), "MXFP4": (-42, -3), "Q4_1": (6, -8)}
 types = "Q2_K IQ2_S Q3_K IQ3_S MXFP4 IQ4_XS NVFP4 Q4_0 IQ4_NL Q4_K Q4_1 Q5_K Q6_K".split()
 for qtype in types:
     bits, gap = qk.QTYPES[qtype].bits_per_weight, gap_of(qtype)
@@ -1846,8 +1846,8 @@ shifts = {
     "MXFP4": (-6, -3),
     "IQ4_XS by (b)": (6, -7),
     "two levels, (c)": (6, -9),
-    "Q4_K": (6, -9),
-    "IQ4_NL": (6, 3),
+    "Q4_K": (-6, 0),
+    "IQ4_NL": (6, -5),
 }
 for axes, (source, results) in zip(panels, found.items()):
     kept = pareto_front([(name, bits, error) for name, (bits, error, _) in results.items() if "entropy" not in name])
