@@ -621,7 +621,7 @@ with points.part(2, "smooth_sweep"):
     small[:, ::7] = -small[:, ::7].abs()
     for name, data, weight, alphas in (
         ("5 of 512 channels × 60", x, w, [0.0, 0.25, 0.5, 0.75, 1.0]),
-        ("channels of many sizes", small, w[:80, :96], [0.3, 0.6]),
+        ("channels of many sizes", small, w[:80, :96], [0.6, 0.3]),
     ):
         got = smooth_sweep(data, weight, alphas)
         for alpha, mine in zip(alphas, got, strict=True):
@@ -768,6 +768,15 @@ def in_float(w, x, bits, group, channels):
     return 100 * ((x @ rounded.T - y).norm() / y.norm()).item()
 
 
+def without_zero(w, bits, group):
+    """Groups whose range runs from their smallest weight to their largest, 0 or not."""
+    b = w.unflatten(1, (-1, group))
+    low = b.amin(-1, keepdim=True)
+    d = (b.amax(-1, keepdim=True) - low) / (2**bits - 1)
+    z = (-low / d).round()
+    return ((((b / d).round() + z).clamp(0, 2**bits - 1) - z) * d).flatten(1)
+
+
 def check_errors(w, x, bits, group, channels, name):
     for i, mine in enumerate(awq_errors(w, x, bits, group)):
         s = powers(x, i / 20)
@@ -791,6 +800,9 @@ def check_errors(w, x, bits, group, channels, name):
             "it is the error of the weights, not of the output": 100 * ((rounded - w).norm() / w.norm()).item(),
             "nothing is scaled": lambda: error_with(w, x, bits, group, torch.ones_like(s)),
             "alpha runs from 1 to 0": lambda: error_with(w, x, bits, group, powers(x, 1 - i / 20)),
+            "a group's range is not made to hold 0": lambda: (
+                100 * ((x @ (without_zero(w * s, bits, group) / s - w).T).norm() / (x @ w.T).norm()).item()
+            ),
             "one group spans the row": lambda: error_with(w, x, bits, w.shape[1], s),
             "the error is squared": expected**2 / 100,
         }
@@ -829,6 +841,8 @@ with points.part(3, "awq_errors"):
     x[:, 5:8], x[0, 8] = 0, 1e-9
     x[1:, 8] = 0
     check_errors(w, x, 3, 128, channels, "with silent channels")
+    w, x, channels = salient(48, 24, 128, 7)
+    check_errors(w + 4, x, 3, 64, channels, "weights above 0")
     ### END HIDDEN TESTS
 with points.part(2, "awq_scales"):
     w, x, channels = salient(64, 32, 128, 0)
@@ -844,9 +858,18 @@ with points.part(2, "awq_scales"):
     check_close(ratio, 2.141, 0.003, "awq_scales: the salient channels over the median", "float32 powers", mistakes)
     ### BEGIN HIDDEN TESTS
 
-    for bits, group, seed, m, tokens in ((3, 64, 0, 32, 64), (4, 32, 4, 24, 48), (2, 128, 5, 40, 30)):
+    for bits, group, seed, m, tokens in (
+        (3, 64, 0, 32, 64),
+        (4, 32, 4, 24, 48),
+        (2, 128, 5, 40, 30),
+        (3, 64, 6, 32, 64),
+    ):
         w, x, channels = salient(tokens, m, 128, seed, 25)
-        x[:, 9] = 0
+        if seed == 6:  # inputs of all sizes, and weights that are tiny where they are large: alpha = 1 is the best
+            x *= torch.exp(1.5 * torch.randn(128, generator=torch.Generator().manual_seed(seed)))
+            w = w / powers(x, 1.5)
+        else:
+            x[:, 9] = 0
         errors = all_errors(w, x, bits, group)
         best = min(range(21), key=errors.__getitem__)
         accepted = [i for i in range(21) if errors[i] <= 1.005 * errors[best]]
