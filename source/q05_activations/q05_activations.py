@@ -601,6 +601,7 @@ what = "q4_0_linear of one token and two rows"
 check_close(q4_0_linear(x, w_codes, w_d), torch.tensor([[189.0, 477]]), 1e-4, what, BOUND, mistakes)
 assert codes.shape == (1, 64), f"q8_0_blocks: codes of shape {tuple(codes.shape)}, expected (1, 64)"
 ### BEGIN HIDDEN TESTS
+SUM_INTEGERS = "float products are accumulated; sum integers in the block, and multiply by the scales after it"
 
 
 def made(generator, t, n_blocks):
@@ -677,8 +678,10 @@ for t, n_blocks, m in ((1, 1, 1), (7, 3, 5), (3, 20, 16)):
         .sum(-1)
         .float(),
     }
-    atol = (n_blocks + 2) * 2**-24 * terms.abs().sum(-1)
-    check_close(q4_0_linear(x, w_codes, w_d), expected, atol, f"q4_0_linear, {name} and {m} rows", BOUND, mistakes)
+    products = blocked(q_x.abs(), stored, q_w.abs(), w_d.abs()).sum(-1)
+    y, what = q4_0_linear(x, w_codes, w_d), f"q4_0_linear, {name} and {m} rows"
+    check_close(y, expected, (32 * n_blocks + 2) * 2**-24 * products, what, "that of float products", mistakes)
+    check_close(y, expected, (n_blocks + 2) * 2**-24 * terms.abs().sum(-1), what, f"{BOUND}; {SUM_INTEGERS}")
 
 # every integer dot is 0: the weights of a block come in pairs that cancel
 t, n_blocks, m = 4, 30, 6
@@ -691,8 +694,7 @@ half_w = torch.randint(0, 16, (m, n_blocks, 16), generator=generator, dtype=torc
 w_codes, w_d = torch.cat([half_w, half_w], -1).flatten(1), torch.rand(m, n_blocks, generator=generator).half()
 y = q4_0_linear(x, w_codes, w_d)
 assert y.shape == (t, m) and not y.any(), (
-    f"q4_0_linear: every block's integer dot is 0, but y[0, 0] is {y[0, 0]:.3g}: float products are accumulated; "
-    "sum integers in the block, and multiply by the scales after it"
+    f"q4_0_linear: every block's integer dot is 0, but y[0, 0] is {y[0, 0]:.3g}: {SUM_INTEGERS}"
 )
 ### END HIDDEN TESTS
 
