@@ -89,7 +89,11 @@ def to_codes(
     """Quantizes x with a scale and zero point that are given (by an observer, by a search), of shapes as in `Affine`.
 
     Values out of range get the outermost code. It is clamped before it becomes a byte: 200 is 127, not -56.
+    Raises ValueError for a scale or zero point with fewer or more dimensions than x.
     """
+    for name, values in (("scale", scale), ("zero_point", zero_point)):
+        if values.dim() != x.dim():
+            raise ValueError(f"{name} has {values.dim()} dimensions, not {x.dim()} as x has")
     lowest, highest = code_range(bits, symmetric=symmetric, full_range=full_range)
     x = x.detach().to(scale.dtype)
     n = x.shape[-1]

@@ -187,3 +187,11 @@ def test_refused(x, options, error, message):
 def test_no_tensor_is_refused():
     with pytest.raises(TypeError, match=r"x is a list, not a torch\.Tensor"):
         quantize_affine([1.0])
+
+
+@pytest.mark.parametrize(("name", "dimensions"), [("scale", 0), ("scale", 3), ("zero_point", 1)])
+def test_parameters_of_other_dimensions_are_refused(name, dimensions):
+    given = {"scale": torch.ones(1, 1), "zero_point": torch.zeros(1, 1, dtype=torch.int32)}
+    given[name] = given[name].reshape([1] * dimensions)
+    with pytest.raises(ValueError, match=f"{name} has {dimensions} dimensions, not 2 as x has"):
+        to_codes(torch.ones(2, 32), **given, bits=4)
